@@ -1,0 +1,398 @@
+"""The CPU kernels: what is computed in which order and by which thread.
+
+The functions check nothing, allocate nothing that grows with the data, and hold no GIL; `_openmp.py` prepares their
+arguments. The loops inside are the leaves of `_leaf.h`. `real` below is float or double, the type in which a fit
+computes; data come as the bytes of their storage type (`STORAGE`) and are converted in registers.
+
+How threads share an epoch. Dense data: a thread owns blocks of columns. For each chunk of a minibatch (usually the
+whole of it) it
+
+1. packs its columns of the rows and multiplies them into partial logits;            -- wait for all --
+2. makes residuals of some of the rows, all classes (softmax);                       -- wait for all --
+3. multiplies the residuals with its columns and updates its columns of W in place.
+
+CSR data: rows are shared in 1 and 2, and classes in 3. Each sum runs in one order that depends on the shapes alone, so
+every number of threads gives the same bits.
+"""
+
+from cython.parallel cimport parallel
+from libc.stdint cimport int32_t, int64_t
+from libc.string cimport memset
+
+ctypedef fused real:
+    float
+    double
+
+cdef extern from "_leaves.h" nogil:
+    const int SKDL_OPENMP
+    const int SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8
+    const int64_t SKDL_PAD
+    int omp_get_thread_num()
+    int omp_get_num_threads()
+    int omp_get_max_threads()
+
+    ctypedef struct skdl_task:
+        const char* X
+        const char* indices
+        const char* indptr
+        const int32_t* y
+        const void* weight
+        const int64_t* order
+        int64_t n_order, n_features, n_classes
+        int storage, index64
+        const void* mean
+        const void* scale
+        void* coef
+        void* velocity
+        void* intercept
+        const void* l1
+        const void* l2
+        double momentum
+        int64_t ld
+        int fit_intercept
+        void* packed
+        void* logits
+        void* loss
+        int64_t chunk, n_blocks
+        const int64_t* block
+        int32_t* stamp
+        const double* drift
+        const double* elapsed
+        void* row
+
+    ctypedef struct skdl_leaves:
+        const char* name
+        void (*pack)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f) noexcept nogil
+        void (*forward)(const skdl_task*, int64_t r0, int64_t r1, int64_t f) noexcept nogil
+        void (*softmax)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale) noexcept nogil
+        void (*backward)(const skdl_task*, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr) noexcept nogil
+        void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
+        double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
+        void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
+        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int thread) noexcept nogil
+        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch) noexcept nogil
+        void (*sparse_step)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch, double lr) noexcept nogil
+        void (*catch_up)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch) noexcept nogil
+        void (*flush)(const skdl_task*, int64_t c0, int64_t c1, int thread, int32_t batch) noexcept nogil
+        void (*statistics)(const skdl_task*, int64_t f, double* total) noexcept nogil
+
+    ctypedef struct skdl_barrier:
+        pass
+
+    void skdl_wait(skdl_barrier*, int n_threads)
+    int skdl_n_levels()
+    const skdl_leaves* skdl_get_leaves(int level, int is_double)
+
+
+STORAGE = {"float64": SKDL_FLOAT64, "float32": SKDL_FLOAT32, "float16": SKDL_FLOAT16, "uint8": SKDL_UINT8,
+           "bool": SKDL_UINT8, "int8": SKDL_INT8}
+PAD = SKDL_PAD
+OPENMP = bool(SKDL_OPENMP)
+
+
+def max_threads():
+    """Number of threads that OpenMP would use now (OMP_NUM_THREADS and threadpoolctl's limits)."""
+    return omp_get_max_threads()
+
+
+def instruction_sets():
+    """Names of the instruction sets that this processor has kernels for, from the plainest to the widest."""
+    return [skdl_get_leaves(level, 0).name.decode() for level in range(skdl_n_levels())]
+
+
+cdef inline int64_t n_units(int64_t n, int64_t unit) noexcept nogil:
+    """Number of units that hold n things."""
+    return (n + unit - 1) // unit
+
+
+cdef inline int64_t share(int64_t n, int64_t part, int64_t n_parts) noexcept nogil:
+    """Where part `part` begins when n units are shared as evenly as can be."""
+    return n * part // n_parts
+
+
+cdef inline int64_t share_rows(int64_t n_rows, int64_t part, int64_t n_parts) noexcept nogil:
+    """The same for rows, in whole groups of SKDL_PAD."""
+    return SKDL_PAD * share(n_units(n_rows, SKDL_PAD), part, n_parts)
+
+
+cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
+                      const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
+    cdef int64_t batch, n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, f
+    # Threads beyond the number of blocks share a block: its rows in step 1, its classes in step 3.
+    cdef int64_t n_groups = min(<int64_t>n_threads, t.n_blocks)
+    cdef int64_t n_sharing = n_threads // n_groups
+    cdef int64_t group = thread % n_groups, part = thread // n_groups
+    cdef int64_t f0 = share(t.n_blocks, group, n_groups), f1 = share(t.n_blocks, group + 1, n_groups)
+    cdef int64_t c0 = share(t.n_classes, part, n_sharing), c1 = share(t.n_classes, part + 1, n_sharing)
+    cdef int64_t r0, r1
+    cdef int first, last
+    if part >= n_sharing:
+        f1 = f0
+    for batch in range(n_batches):
+        begin = batch * batch_size
+        stop = min(begin + batch_size, t.n_order)
+        for chunk in range(n_units(stop - begin, t.chunk)):
+            start = begin + chunk * t.chunk
+            n_rows = min(t.chunk, stop - start)
+            first, last = start == begin, start + n_rows == stop
+            r0, r1 = share_rows(n_rows, part, n_sharing), share_rows(n_rows, part + 1, n_sharing)
+            for f in range(f0, f1):
+                leaf.pack(t, start, r0, r1, n_rows, f)
+                leaf.forward(t, r0, r1, f)
+            skdl_wait(barrier, n_threads)
+            leaf.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads),
+                         n_rows, 1.0 / (stop - begin))
+            skdl_wait(barrier, n_threads)
+            if thread == 0:
+                loss[0] += leaf.sum_loss(t, n_rows)
+                if t.fit_intercept:
+                    leaf.step_intercept(t, n_rows, first, last, step_sizes[batch])
+            for f in range(f0, f1):
+                leaf.backward(t, n_rows, f, c0, c1, first, last, step_sizes[batch])
+            if n_sharing > 1:  # the next chunk reads columns that another thread has just written
+                skdl_wait(barrier, n_threads)
+
+
+cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
+                       const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
+    cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, r0, r1
+    cdef int32_t batch
+    cdef int64_t n_slices = n_units(t.ld, SKDL_PAD)
+    cdef int64_t c0 = min(SKDL_PAD * share(n_slices, thread, n_threads), t.ld)
+    cdef int64_t c1 = min(SKDL_PAD * share(n_slices, thread + 1, n_threads), t.ld)
+    cdef bint lazy = t.momentum > 0 or t.l1 != NULL or t.l2 != NULL
+    for batch in range(n_batches):
+        begin = batch * batch_size
+        stop = min(begin + batch_size, t.n_order)
+        if lazy and c0 < c1:
+            leaf.catch_up(t, begin, stop - begin, c0, c1, thread, batch)
+        skdl_wait(barrier, n_threads)
+        for chunk in range(n_units(stop - begin, t.chunk)):
+            start = begin + chunk * t.chunk
+            n_rows = min(t.chunk, stop - start)
+            r0, r1 = share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads)
+            leaf.sparse_forward(t, start, r0, r1, n_rows, thread)
+            leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))
+            skdl_wait(barrier, n_threads)
+            if thread == 0:
+                loss[0] += leaf.sum_loss(t, n_rows)
+                if t.fit_intercept:
+                    leaf.step_intercept(t, n_rows, start == begin, start + n_rows == stop, step_sizes[batch])
+            if c0 < c1:
+                leaf.sparse_backward(t, start, n_rows, c0, c1, thread, batch)
+            if start + n_rows < stop:  # the next chunk writes the residuals that this one's gradient reads
+                skdl_wait(barrier, n_threads)
+        if c0 < c1:
+            leaf.sparse_step(t, begin, stop - begin, c0, c1, thread, batch, step_sizes[batch])
+    if c0 < c1:
+        if lazy:
+            leaf.flush(t, c0, c1, thread, <int32_t>n_batches)
+        else:
+            memset(t.stamp + thread * t.n_features, 0, t.n_features * sizeof(int32_t))
+
+
+def run_epoch(
+    const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size); CSR: (1, nnz * item size)
+    const unsigned char[::1] indices,    # IN     CSR's column numbers as bytes; None: X is dense
+    const unsigned char[::1] indptr,     # IN     CSR's row ends as bytes; None: X is dense
+    int storage,
+    bint index64,
+    int64_t n_features,
+    const int32_t[::1] y,                # IN     (n_samples,) class numbers
+    const real[::1] weight,              # IN     (n_samples,) with mean 1, or None
+    const int64_t[::1] order,            # IN     (n_order,) rows in the order in which they are visited
+    int64_t batch_size,
+    const double[::1] step_sizes,        # IN     (n_batches,)
+    const real[::1] mean,                # IN     (ld,) or None
+    const real[::1] scale,               # IN     (ld,); CSR: (n_features,); or None
+    real[:, ::1] coef,                   # INOUT  (n_classes, ld); CSR: (n_features, ld)
+    real[:, ::1] velocity,               # INOUT  like coef, or None
+    real[:, ::1] intercept,              # INOUT  (2, n_classes) and its velocity
+    bint fit_intercept,
+    const real[::1] l1,                  # IN     like scale, or None: penalty on each feature's coefficients
+    const real[::1] l2,                  # IN     like l1
+    double momentum,
+    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: (2,)
+    real[::1] packed,                    # OUT    (chunk * ld,); CSR: (n_threads * ld,)
+    real[::1] logits,                    # OUT    ((n_blocks + 1) * n_classes * chunk,)
+    real[::1] loss,                      # OUT    (chunk,)
+    int32_t[:, ::1] stamp,               # INOUT  (n_threads, n_features) zeros before and after, CSR only
+    const double[::1] drift,             # IN     (n_batches + 1,), CSR only
+    const double[::1] elapsed,           # IN     (n_batches + 1,), CSR only
+    int n_threads,
+    int level,
+):
+    """Train one epoch in one parallel region; return the sum over the rows of weight times loss."""
+    cdef skdl_task task
+    cdef skdl_barrier barrier
+    cdef double total = 0
+    memset(&task, 0, sizeof(skdl_task))
+    memset(&barrier, 0, sizeof(skdl_barrier))
+    task.X = <const char*>&X[0, 0]
+    if indptr is not None:
+        task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
+        task.stamp, task.drift, task.elapsed = &stamp[0, 0], &drift[0], &elapsed[0]
+        task.row = &packed[0]
+    else:
+        task.packed = &packed[0]
+    task.storage, task.index64 = storage, index64
+    task.y, task.order, task.n_order = &y[0], &order[0], order.shape[0]
+    task.n_features, task.n_classes = n_features, intercept.shape[1]
+    if weight is not None:
+        task.weight = &weight[0]
+    if mean is not None:
+        task.mean = &mean[0]
+    if scale is not None:
+        task.scale = &scale[0]
+    task.coef, task.ld, task.intercept = &coef[0, 0], coef.shape[1], &intercept[0, 0]
+    if velocity is not None:
+        task.velocity = &velocity[0, 0]
+    task.fit_intercept, task.momentum = fit_intercept, momentum
+    if l1 is not None:
+        task.l1 = &l1[0]
+    if l2 is not None:
+        task.l2 = &l2[0]
+    task.logits, task.loss, task.chunk = &logits[0], &loss[0], loss.shape[0]
+    task.block, task.n_blocks = &block[0], block.shape[0] - 1
+
+    cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
+    with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
+        if task.indptr != NULL:
+            train_sparse(leaf, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
+                         omp_get_num_threads(), &total)
+        else:
+            train_dense(leaf, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
+                        omp_get_num_threads(), &total)
+    return total
+
+
+cdef void decide(const skdl_leaves* leaf, const skdl_task* shared, int64_t item_size, char* out, int thread,
+                 int n_threads) noexcept nogil:
+    cdef skdl_task t = shared[0]
+    cdef int64_t start, f, n_rows, c, n_chunks
+    t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
+    t.logits = <char*>shared.logits + thread * t.n_blocks * t.n_classes * t.chunk * item_size
+    n_chunks = n_units(t.n_order, t.chunk)
+    for c in range(share(n_chunks, thread, n_threads), share(n_chunks, thread + 1, n_threads)):
+        start = c * t.chunk
+        n_rows = min(t.chunk, t.n_order - start)
+        for f in range(t.n_blocks):
+            leaf.pack(&t, start, 0, n_rows, n_rows, f)
+            leaf.forward(&t, 0, n_rows, f)
+        leaf.write_logits(&t, n_rows, out + start * t.n_classes * item_size)
+
+
+def decision_function(
+    const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
+    int storage,
+    int64_t n_features,
+    const int64_t[::1] rows,             # IN     (n_rows,) the rows that are asked for; None: all
+    const real[:, ::1] coef,             # IN     (n_classes, ld)
+    const real[::1] intercept,           # IN     (n_classes,)
+    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns
+    int64_t chunk,
+    real[::1] packed,                    # OUT    (n_threads * chunk * ld,)
+    real[::1] logits,                    # OUT    (n_threads * n_blocks * n_classes * chunk,)
+    real[:, ::1] out,                    # OUT    (n_rows, n_classes)
+    int n_threads,
+    int level,
+):
+    """Logits X W^T + b of dense rows."""
+    cdef skdl_task task
+    memset(&task, 0, sizeof(skdl_task))
+    task.X, task.storage = <const char*>&X[0, 0], storage
+    task.n_features, task.n_classes, task.n_order = n_features, coef.shape[0], out.shape[0]
+    if rows is not None:
+        task.order = &rows[0]
+    task.coef, task.ld, task.intercept = <void*>&coef[0, 0], coef.shape[1], <void*>&intercept[0]
+    task.block, task.n_blocks = &block[0], block.shape[0] - 1
+    task.packed, task.logits, task.chunk = &packed[0], &logits[0], chunk
+    cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
+    with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
+        decide(leaf, &task, sizeof(real), <char*>&out[0, 0], omp_get_thread_num(), omp_get_num_threads())
+
+
+cdef void describe(const skdl_leaves* leaf, const skdl_task* t, double* total, int thread, int n_threads) noexcept nogil:
+    cdef int64_t f
+    for f in range(share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)):
+        leaf.statistics(t, f, total)
+
+
+def column_statistics(
+    const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
+    int storage,
+    int64_t n_features,
+    const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
+    const real[::1] weight,              # IN     (n_samples,) or None
+    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns
+    real[:, ::1] scratch,                # OUT    (6, ld)
+    double[:, ::1] total,                # OUT    (4, ld) see _leaf.h; zeros before
+    int n_threads,
+    int level,
+):
+    """Sum and sum of squares about the first row, minimum and maximum of each column of dense rows."""
+    cdef skdl_task task
+    memset(&task, 0, sizeof(skdl_task))
+    task.X, task.storage, task.n_features = <const char*>&X[0, 0], storage, n_features
+    task.order, task.n_order, task.ld = &rows[0], rows.shape[0], total.shape[1]
+    if weight is not None:
+        task.weight = &weight[0]
+    task.block, task.n_blocks, task.packed = &block[0], block.shape[0] - 1, &scratch[0, 0]
+    cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
+    with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
+        describe(leaf, &task, &total[0, 0], omp_get_thread_num(), omp_get_num_threads())
+
+
+ctypedef fused index:
+    int32_t
+    int64_t
+
+
+def sparse_column_statistics(
+    const real[::1] data,                # IN     (nnz,)
+    const index[::1] indices,            # IN     (nnz,)
+    const index[::1] indptr,             # IN     (n_samples + 1,)
+    const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
+    const double[::1] weight,            # IN     (n_samples,) or None
+    double[:, ::1] total,                # OUT    (2, n_features) sum of w x^2, maximum of |x|; zeros before
+):
+    """Weighted sum of squares and largest magnitude of each column of CSR rows; NaN is kept."""
+    cdef int64_t i, row, e
+    cdef double x, w
+    with nogil:
+        for i in range(rows.shape[0]):
+            row = rows[i]
+            w = 1.0 if weight is None else weight[row]
+            for e in range(indptr[row], indptr[row + 1]):
+                x = data[e] if data[e] >= 0 else -data[e]
+                total[0, indices[e]] += w * x * x
+                if not x <= total[1, indices[e]]:
+                    total[1, indices[e]] = x
+
+
+def find_csr_defect(
+    const index[::1] indices,            # IN     (nnz,)
+    const index[::1] indptr,             # IN     (n_samples + 1,)
+    int64_t n_stored,
+    int64_t n_features,
+):
+    """Return (what, where) of the first defect that would lead a kernel out of bounds, or None."""
+    cdef int64_t i, n_samples = indptr.shape[0] - 1
+    cdef int what = 0
+    with nogil:
+        if indptr[0] != 0:
+            what, i = 1, 0
+        else:
+            for i in range(n_samples):
+                if indptr[i + 1] < indptr[i]:
+                    what = 2
+                    break
+                if indptr[i + 1] > n_stored:
+                    what = 3
+                    break
+            else:
+                for i in range(indptr[n_samples]):
+                    if indices[i] < 0 or indices[i] >= n_features:
+                        what = 4
+                        break
+    return (what, i) if what else None

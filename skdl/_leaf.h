@@ -1,0 +1,489 @@
+/* Leaf loops for one instruction set and one real type; included by _leaves.h, which says what the names mean.
+ *
+ * Needs: REAL, INT (signed integer of REAL's size), MANTISSA_BITS, EXPONENT_BIAS, ROUNDING (1.5 * 2^MANTISSA_BITS),
+ * EXP_DEGREE, LOG_TERMS, NAME(f) (mangles a name), LEVEL (a string), and the register tiles
+ * FORWARD_ROWS x FORWARD_CLASSES and BACKWARD_CLASSES x BACKWARD_VECTORS.
+ */
+#define LANES ((int64_t)(64 / sizeof(REAL)))
+#define QUARTER (16 / sizeof(REAL))  /* lanes of 16 bytes */
+#define INLINE static inline __attribute__((always_inline))
+#define V NAME(vector)
+#define VI NAME(vector_int)
+
+typedef REAL V __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
+typedef INT VI __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
+
+INLINE V NAME(load)(const REAL *p) { return *(const V *)p; }
+INLINE void NAME(store)(REAL *p, V v) { *(V *)p = v; }
+INLINE V NAME(select)(VI mask, V a, V b) { return (V)((mask & (VI)a) | (~mask & (VI)b)); }
+INLINE V NAME(maximum)(V a, V b) { return NAME(select)(a > b, a, b); }
+INLINE V NAME(minimum)(V a, V b) { return NAME(select)(a < b, a, b); }
+
+/* Sum of the lanes, always in the same tree: halves are added until one lane is left. */
+INLINE REAL NAME(horizontal_sum)(V v)
+{
+    typedef REAL V32 __attribute__((vector_size(32))), V16 __attribute__((vector_size(16)));
+    struct { V32 a, b; } half;
+    memcpy(&half, &v, 64);
+    const V32 h = half.a + half.b;
+    struct { V16 a, b; } quarter;
+    memcpy(&quarter, &h, 32);
+    const V16 q = quarter.a + quarter.b;
+    return sizeof(REAL) == 4 ? (q[0] + q[2 % QUARTER]) + (q[1] + q[3 % QUARTER]) : q[0] + q[1];
+}
+
+/* exp: x = n log 2 + r with |r| <= log(2) / 2, Taylor series in r, 2^n put into the exponent bits.
+ * For x <= 0 (softmax subtracts the maximum); below the smallest normal number's logarithm it stays there. */
+INLINE V NAME(exponential)(V x)
+{
+    const REAL lowest = (REAL)(-0.6931471805599453 * (EXPONENT_BIAS - 1));
+    x = NAME(maximum)(x, (V){0} + lowest);
+    const V shifted = x * (REAL)1.4426950408889634 + (REAL)ROUNDING;
+    const V n = shifted - (REAL)ROUNDING;
+    const V r = (x - n * (REAL)LOG2_HIGH) - n * (REAL)LOG2_LOW;
+    REAL inverse_factorial[EXP_DEGREE + 1];
+    inverse_factorial[0] = 1;
+    for (int i = 1; i <= EXP_DEGREE; i++) inverse_factorial[i] = inverse_factorial[i - 1] / i;
+    V p = (V){0} + inverse_factorial[EXP_DEGREE];
+    _Pragma("GCC unroll 16") for (int i = EXP_DEGREE - 1; i >= 0; i--) p = p * r + inverse_factorial[i];
+    return p * (V)(((VI)shifted + EXPONENT_BIAS) << MANTISSA_BITS);
+}
+
+/* log of a normal number >= 1: x = 2^e m with m in [sqrt(1/2), sqrt(2)), log m = 2 atanh((m - 1) / (m + 1)). */
+INLINE V NAME(logarithm)(V x)
+{
+    const VI one = (VI)((V){0} + (REAL)1);
+    VI e = ((VI)x >> MANTISSA_BITS) - EXPONENT_BIAS;
+    V m = (V)(((VI)x & (((INT)1 << MANTISSA_BITS) - 1)) | one);
+    const VI large = m > (REAL)1.4142135623730951;
+    m = NAME(select)(large, m * (REAL)0.5, m);
+    e -= large;
+    const V s = (m - (REAL)1) / (m + (REAL)1), s2 = s * s;
+    V p = (V){0} + (REAL)(1.0 / (2 * LOG_TERMS + 1));
+    _Pragma("GCC unroll 16") for (int i = LOG_TERMS - 1; i >= 0; i--) p = p * s2 + (REAL)(1.0 / (2 * i + 1));
+    return __builtin_convertvector(e, V) * (REAL)0.6931471805599453 + 2 * s * p;
+}
+
+/* One step of one vector of parameters: V := momentum V + g; W := prox(W - lr V) (design: heavy ball, proximal penalty).
+ * The gradient of a minibatch arrives in chunks: the first decays the velocity, the last takes the step. */
+INLINE void NAME(take_step)(V g, REAL *w, REAL *v, REAL momentum, int first, int last, REAL lr, const REAL *l1, const REAL *l2)
+{
+    if (v) {
+        g += (first ? momentum : (REAL)1) * NAME(load)(v);
+        NAME(store)(v, g);
+    }
+    if (!last) return;
+    V x = NAME(load)(w) - lr * g;
+    if (l2) x /= (REAL)1 + lr * NAME(load)(l2);
+    if (l1) {
+        const V t = lr * NAME(load)(l1), zero = {0};
+        x = NAME(maximum)(x - t, zero) + NAME(minimum)(x + t, zero);
+    }
+    NAME(store)(w, x);
+}
+
+/* ---- dense ---------------------------------------------------------------------------------------------------- */
+
+INLINE float NAME(half)(uint16_t h)  /* IEEE half to float: exact; infinities and NaN do not come here */
+{
+    union { uint32_t u; float f; } x = {(uint32_t)(h & 0x7fff) << 13}, power = {0x77800000u};  /* 2^112 */
+    x.f *= power.f;
+    x.u |= (uint32_t)(h & 0x8000) << 16;
+    return x.f;
+}
+
+#define PACK_ROW(TYPE, CONVERT)                                                                                        \
+    do {                                                                                                               \
+        const TYPE *x = (const TYPE *)source;                                                                          \
+        if (mean) for (int64_t j = 0; j < n; j++) out[j] = ((REAL)CONVERT(x[j]) - mean[j]) * scale[j];                 \
+        else for (int64_t j = 0; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                                             \
+    } while (0)
+
+INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, const REAL *scale, int64_t n, REAL *restrict out)
+{
+    switch (storage) {
+    case SKDL_FLOAT64: PACK_ROW(double, ); break;
+    case SKDL_FLOAT32: PACK_ROW(float, ); break;
+    case SKDL_FLOAT16: PACK_ROW(uint16_t, NAME(half)); break;
+    case SKDL_UINT8: PACK_ROW(uint8_t, ); break;
+    case SKDL_INT8: PACK_ROW(int8_t, ); break;
+    }
+}
+
+/* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled, padded by 0. */
+static void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
+{
+    static const int64_t item_size[] = {8, 4, 2, 1, 1};
+    const int64_t size = item_size[t->storage], j0 = t->block[f], width = t->block[f + 1] - j0;
+    const int64_t n = (t->block[f + 1] < t->n_features ? t->block[f + 1] : t->n_features) - j0;
+    const REAL *mean = t->mean ? (const REAL *)t->mean + j0 : NULL;
+    const REAL *scale = t->mean ? (const REAL *)t->scale + j0 : NULL;
+    REAL *out = (REAL *)t->packed + t->chunk * j0 + r0 * width;
+    for (int64_t r = r0; r < r1 && r < n_rows; r++, out += width) {
+        const int64_t i = start + r, ahead = i + n_rows;
+        /* Rows come in random order: fetch this one's successor in the next chunk while this chunk is computed. */
+        if (ahead < t->n_order) {
+            const char *next = t->X + ((t->order ? t->order[ahead] : ahead) * t->n_features + j0) * size;
+            for (int64_t b = 0; b < n * size; b += 64) __builtin_prefetch(next + b, 0, 2);
+        }
+        NAME(pack_row)(t->storage, t->X + ((t->order ? t->order[i] : i) * t->n_features + j0) * size, mean, scale, n, out);
+        for (int64_t j = n; j < width; j++) out[j] = 0;
+    }
+}
+
+INLINE void NAME(forward_tile)(const int n_classes, const REAL *x, const REAL *w, int64_t width, int64_t ld, REAL *out, int64_t ldo)
+{
+    V sum[FORWARD_ROWS][FORWARD_CLASSES] = {0};
+    for (int64_t j = 0; j < width; j += LANES) {
+        V xj[FORWARD_ROWS];
+        _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * width + j);
+        _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++) {
+            const V wj = NAME(load)(w + c * ld + j);
+            _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
+        }
+    }
+    _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
+        _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) out[c * ldo + r] = NAME(horizontal_sum)(sum[r][c]);
+}
+
+/* Partial logits of rows [r0, r1), rounded up to whole tiles, from the columns of block f. */
+static void NAME(forward)(const skdl_task *t, int64_t r0, int64_t r1, int64_t f)
+{
+    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, n_classes = t->n_classes;
+    const REAL *x = (const REAL *)t->packed + t->chunk * j0;
+    REAL *out = (REAL *)t->logits + f * n_classes * t->chunk;
+    const int64_t n_tiles = (n_classes + FORWARD_CLASSES - 1) / FORWARD_CLASSES;
+    for (int64_t tile = 0; tile < n_tiles; tile++) {
+        const int64_t c0 = n_classes * tile / n_tiles, c1 = n_classes * (tile + 1) / n_tiles;
+        const REAL *w = (const REAL *)t->coef + c0 * t->ld + j0;
+        for (int64_t r = r0; r < r1; r += FORWARD_ROWS) {
+            const REAL *xr = x + r * width;
+            REAL *o = out + c0 * t->chunk + r;
+            switch (c1 - c0) {
+#define CASE(C) case C: NAME(forward_tile)(C <= FORWARD_CLASSES ? C : 1, xr, w, width, t->ld, o, t->chunk); break;
+            FORWARD_CASES
+#undef CASE
+            }
+        }
+    }
+}
+
+/* The residuals have a place of their own behind the logits: threads that are ahead write the next chunk's logits
+ * while others still read these. */
+INLINE REAL *NAME(residuals)(const skdl_task *t) { return (REAL *)t->logits + t->n_blocks * t->n_classes * t->chunk; }
+
+/* Logits to residuals, in the lanes rows: Z - I_y, weighted and divided by the batch's size; the loss of each row.
+ * One class means two: the single logit is that of the second class. */
+static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale)
+{
+    const int64_t n_classes = t->n_classes, ldc = t->chunk;
+    const REAL *logits = (const REAL *)t->logits, *b = (const REAL *)t->intercept, *weight = (const REAL *)t->weight;
+    REAL *residuals = NAME(residuals)(t), *loss = (REAL *)t->loss;
+    for (int64_t r = r0; r < r1; r += LANES) {
+        REAL *z = residuals + r, s[64 / sizeof(REAL)], z_y[64 / sizeof(REAL)];
+        int32_t y[64 / sizeof(REAL)];
+        V top = {0};
+        for (int64_t c = 0; c < n_classes; c++) {
+            V h = (V){0} + b[c];
+            for (int64_t f = 0; f < t->n_blocks; f++) h += NAME(load)(logits + (f * n_classes + c) * ldc + r);
+            NAME(store)(z + c * ldc, h);
+            top = c ? NAME(maximum)(top, h) : h;
+        }
+        for (int64_t i = 0; i < LANES; i++) {  /* rows beyond the last one get weight 0 */
+            const int inside = r + i < n_rows;
+            const int64_t row = !inside ? 0 : t->order ? t->order[start + r + i] : start + r + i;
+            y[i] = inside ? t->y[row] : 0;
+            s[i] = !inside ? 0 : weight ? weight[row] : 1;
+            z_y[i] = z[(n_classes == 1 ? 0 : y[i]) * ldc + i];
+        }
+        const V w = NAME(load)(s), scale = w * (REAL)batch_scale;
+        if (n_classes == 1) {
+            V target;
+            for (int64_t i = 0; i < LANES; i++) target[i] = y[i];
+            const V zero = {0}, h = NAME(load)(z), e = NAME(exponential)(NAME(minimum)(h, -h));
+            const V p = NAME(select)(h > zero, (V){0} + (REAL)1, e) / ((REAL)1 + e);
+            NAME(store)(z, (p - target) * scale);
+            NAME(store)(loss + r, w * (NAME(logarithm)((REAL)1 + e) + NAME(maximum)(h, zero) - target * h));
+        } else {
+            V sum = {0};
+            for (int64_t c = 0; c < n_classes; c++) {
+                const V e = NAME(exponential)(NAME(load)(z + c * ldc) - top);
+                NAME(store)(z + c * ldc, e);
+                sum += e;
+            }
+            const V factor = scale / sum;
+            for (int64_t c = 0; c < n_classes; c++) NAME(store)(z + c * ldc, NAME(load)(z + c * ldc) * factor);
+            for (int64_t i = 0; i < LANES; i++) z[y[i] * ldc + i] -= s[i] * (REAL)batch_scale;
+            NAME(store)(loss + r, w * (NAME(logarithm)(sum) + top - NAME(load)(z_y)));
+        }
+    }
+}
+
+INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const skdl_task *t, int64_t n_rows, const REAL *x, int64_t width,
+                                const REAL *z, int64_t offset, int64_t j, int first, int last, REAL lr)
+{
+    V g[BACKWARD_CLASSES][BACKWARD_VECTORS] = {0};
+    for (int64_t r = 0; r < n_rows; r++) {
+        V xj[BACKWARD_VECTORS];
+        _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
+        _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++) {
+            const REAL zc = z[c * t->chunk + r];
+            _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) g[c][k] += xj[k] * zc;
+        }
+    }
+    REAL *coef = (REAL *)t->coef + offset, *velocity = t->velocity ? (REAL *)t->velocity + offset : NULL;
+    const REAL *l1 = t->l1 ? (const REAL *)t->l1 + j : NULL, *l2 = t->l2 ? (const REAL *)t->l2 + j : NULL;
+    _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
+        _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+            const int64_t at = c * t->ld + k * LANES, jk = k * LANES;
+            NAME(take_step)(g[c][k], coef + at, velocity ? velocity + at : NULL, (REAL)t->momentum, first, last, lr,
+                            l1 ? l1 + jk : NULL, l2 ? l2 + jk : NULL);
+        }
+}
+
+/* Gradient of the columns of block f for classes [c0, c1), and their step: each sum runs over the rows in order. */
+static void NAME(backward)(const skdl_task *t, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr)
+{
+    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
+    const REAL *x = (const REAL *)t->packed + t->chunk * j0, *z = NAME(residuals)(t);
+    const int64_t n_tiles = (c1 - c0 + BACKWARD_CLASSES - 1) / BACKWARD_CLASSES;
+    for (int64_t j = 0; j < width;) {
+        const int64_t left = (width - j) / LANES, n_vectors = left >= BACKWARD_VECTORS ? BACKWARD_VECTORS : 1;
+        for (int64_t tile = 0; tile < n_tiles; tile++) {
+            const int64_t a = c0 + (c1 - c0) * tile / n_tiles, b = c0 + (c1 - c0) * (tile + 1) / n_tiles;
+            const REAL *za = z + a * t->chunk;
+            const int64_t at = a * t->ld + j0 + j;
+            if (n_vectors == 1) switch (b - a) {
+#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, 1, t, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
+                BACKWARD_CASES
+#undef CASE
+            }
+            else switch (b - a) {
+#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, BACKWARD_VECTORS, t, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
+                BACKWARD_CASES
+#undef CASE
+            }
+        }
+        j += n_vectors * LANES;
+    }
+}
+
+static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, int last, double lr)
+{
+    REAL *b = (REAL *)t->intercept, *v = b + t->n_classes;
+    for (int64_t c = 0; c < t->n_classes; c++) {
+        const REAL *z = NAME(residuals)(t) + c * t->chunk;
+        V sum = {0};
+        for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r);  /* residuals beyond n_rows are 0 */
+        v[c] = (first ? (REAL)t->momentum * v[c] : v[c]) + NAME(horizontal_sum)(sum);
+        if (last) b[c] -= (REAL)lr * v[c];
+    }
+}
+
+static double NAME(sum_loss)(const skdl_task *t, int64_t n_rows)
+{
+    double sum = 0;
+    for (int64_t r = 0; r < n_rows; r++) sum += ((const REAL *)t->loss)[r];
+    return sum;
+}
+
+/* Logits of a chunk, block sums and intercept added, to (n_rows, n_classes) in C order. */
+static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
+{
+    const REAL *b = (const REAL *)t->intercept, *z = (const REAL *)t->logits;
+    for (int64_t c = 0; c < t->n_classes; c++)
+        for (int64_t r = 0; r < n_rows; r++) {
+            REAL h = b[c];
+            for (int64_t f = 0; f < t->n_blocks; f++) h += z[(f * t->n_classes + c) * t->chunk + r];
+            ((REAL *)out)[r * t->n_classes + c] = h;
+        }
+}
+
+/* ---- CSR ------------------------------------------------------------------------------------------------------- */
+/* Parameters are feature-major, (n_features, ld) with ld >= n_classes: a stored value touches one row of them.
+ * Threads share the classes: [c0, c1) below is a thread's slice, and stamp its own record of the features. */
+
+INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
+{
+    return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i];
+}
+
+INLINE REAL NAME(value)(const skdl_task *t, int64_t i)
+{
+    return t->storage == SKDL_FLOAT64 ? (REAL)((const double *)t->X)[i] : (REAL)((const float *)t->X)[i];
+}
+
+#define FOR_EACH_STORED(t, position)                                                                                   \
+    const int64_t row_ = (t)->order ? (t)->order[position] : (position);                                               \
+    const int64_t begin_ = NAME(index)((t)->indptr, (t)->index64, row_);                                               \
+    const int64_t end_ = NAME(index)((t)->indptr, (t)->index64, row_ + 1);                                             \
+    for (int64_t e = begin_; e < end_; e++)
+
+static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int thread)
+{
+    const int64_t n_classes = t->n_classes, ld = t->ld;
+    const REAL *scale = (const REAL *)t->scale;
+    REAL *restrict h = (REAL *)t->row + thread * ld, *logits = (REAL *)t->logits;
+    for (int64_t r = r0; r < r1; r++) {
+        memset(h, 0, ld * sizeof(REAL));
+        if (r < n_rows) {
+            FOR_EACH_STORED(t, start + r) {
+                const int64_t j = NAME(index)(t->indices, t->index64, e);
+                const REAL x = scale ? NAME(value)(t, e) * scale[j] : NAME(value)(t, e);
+                const REAL *restrict w = (const REAL *)t->coef + j * ld;
+                for (int64_t c = 0; c < ld; c++) h[c] += x * w[c];
+            }
+        }
+        for (int64_t c = 0; c < n_classes; c++) logits[c * t->chunk + r] = h[c];
+    }
+}
+
+/* Adds a chunk's gradient to the velocity; the first touch of a feature in a minibatch (stamp becomes negative) decays it. */
+static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch)
+{
+    const int64_t ld = t->ld;
+    const REAL *scale = (const REAL *)t->scale, *residuals = NAME(residuals)(t);
+    const REAL momentum = (REAL)t->momentum;
+    int32_t *stamp = t->stamp + thread * t->n_features;
+    REAL *restrict z = (REAL *)t->row + thread * ld;
+    for (int64_t r = 0; r < n_rows; r++) {
+        for (int64_t c = c0; c < c1; c++) z[c] = c < t->n_classes ? residuals[c * t->chunk + r] : 0;
+        FOR_EACH_STORED(t, start + r) {
+            const int64_t j = NAME(index)(t->indices, t->index64, e);
+            const REAL x = scale ? NAME(value)(t, e) * scale[j] : NAME(value)(t, e);
+            REAL *restrict v = (REAL *)t->velocity + j * ld;
+            if (stamp[j] >= 0) {
+                stamp[j] = -1 - batch;
+                for (int64_t c = c0; c < c1; c++) v[c] = momentum * v[c] + x * z[c];
+            } else {
+                for (int64_t c = c0; c < c1; c++) v[c] += x * z[c];
+            }
+        }
+    }
+}
+
+INLINE void NAME(shrink)(const skdl_task *t, REAL *restrict w, int64_t j, int64_t c0, int64_t c1, REAL lr)
+{
+    if (t->l2) {
+        const REAL divisor = 1 + lr * ((const REAL *)t->l2)[j];
+        for (int64_t c = c0; c < c1; c++) w[c] /= divisor;
+    }
+    if (t->l1) {
+        const REAL threshold = lr * ((const REAL *)t->l1)[j];
+        for (int64_t c = c0; c < c1; c++) {
+            const REAL above = w[c] - threshold, below = w[c] + threshold;
+            w[c] = (above > 0 ? above : 0) + (below < 0 ? below : 0);
+        }
+    }
+}
+
+/* The step of every feature that occurs in the minibatch, once each. */
+static void NAME(sparse_step)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch, double lr)
+{
+    int32_t *stamp = t->stamp + thread * t->n_features;
+    for (int64_t r = 0; r < n_rows; r++) {
+        FOR_EACH_STORED(t, start + r) {
+            const int64_t j = NAME(index)(t->indices, t->index64, e);
+            if (stamp[j] >= 0) continue;
+            stamp[j] = batch + 1;
+            REAL *restrict w = (REAL *)t->coef + j * t->ld;
+            const REAL *restrict v = (const REAL *)t->velocity + j * t->ld;
+            for (int64_t c = c0; c < c1; c++) w[c] -= (REAL)lr * v[c];
+            NAME(shrink)(t, w, j, c0, c1, (REAL)lr);
+        }
+    }
+}
+
+/* What happened to feature j in the minibatches in which it did not occur, in one go, up to `batch`.
+ * Its velocity decayed and went on moving it: over batches a..b-1 by v * sum_s lr_s m^(s-a+1) = v (drift[a] - m^(b-a) drift[b]),
+ * where drift[s] = m (lr_s + drift[s+1]). Its penalty's proximal step is taken once, with the sum of the step sizes. */
+INLINE void NAME(settle)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t *stamp, int32_t batch)
+{
+    const int32_t seen = stamp[j];
+    if (seen >= batch) return;
+    stamp[j] = batch;
+    REAL *restrict w = (REAL *)t->coef + j * t->ld, *restrict v = (REAL *)t->velocity + j * t->ld;
+    if (t->momentum > 0) {
+        const double decay = pow(t->momentum, batch - seen);
+        const REAL way = (REAL)(t->drift[seen] - decay * t->drift[batch]), m = (REAL)decay;
+        for (int64_t c = c0; c < c1; c++) {
+            w[c] -= way * v[c];
+            v[c] *= m;
+        }
+    }
+    NAME(shrink)(t, w, j, c0, c1, (REAL)(t->elapsed[batch] - t->elapsed[seen]));
+}
+
+static void NAME(catch_up)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch)
+{
+    int32_t *stamp = t->stamp + thread * t->n_features;
+    for (int64_t r = 0; r < n_rows; r++) {
+        FOR_EACH_STORED(t, start + r) NAME(settle)(t, NAME(index)(t->indices, t->index64, e), c0, c1, stamp, batch);
+    }
+}
+
+/* The end of an epoch: every feature is brought up to date, and the record starts anew. */
+static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int thread, int32_t batch)
+{
+    int32_t *stamp = t->stamp + thread * t->n_features;
+    for (int64_t j = 0; j < t->n_features; j++) {
+        NAME(settle)(t, j, c0, c1, stamp, batch);
+        stamp[j] = 0;
+    }
+}
+
+/* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
+
+/* Of block f over the rows of `order`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, total[2] = min x,
+ * total[3] = max x, each (ld,); x0 is the first row, which keeps a large offset out of the squares. Sums of 64 rows are
+ * made in REAL and added up in double. */
+static void NAME(statistics)(const skdl_task *t, int64_t f, double *total)
+{
+    static const int64_t item_size[] = {8, 4, 2, 1, 1};
+    const int64_t size = item_size[t->storage], j0 = t->block[f], ld = t->ld;
+    const int64_t n = (t->block[f + 1] < t->n_features ? t->block[f + 1] : t->n_features) - j0;
+    const REAL *weight = (const REAL *)t->weight;
+    REAL *restrict x = (REAL *)t->packed + 6 * j0, *restrict first = x + n, *restrict low = first + n;
+    REAL *restrict high = low + n, *restrict sum = high + n, *restrict square = sum + n;
+    double *restrict total_sum = total + j0, *restrict total_square = total_sum + ld;
+    for (int64_t i = 0; i < t->n_order; i++) {
+        const int64_t row = t->order ? t->order[i] : i;
+        NAME(pack_row)(t->storage, t->X + (row * t->n_features + j0) * size, NULL, NULL, n, x);
+        if (i == 0)
+            for (int64_t j = 0; j < n; j++) {
+                first[j] = low[j] = high[j] = x[j];
+                sum[j] = square[j] = 0;
+            }
+        const REAL w = weight ? weight[row] : 1;
+        for (int64_t j = 0; j < n; j++) {
+            const REAL above = x[j] - first[j], weighted = w * above;
+            low[j] = x[j] < low[j] ? x[j] : low[j];
+            high[j] = x[j] > high[j] ? x[j] : high[j];
+            sum[j] += weighted;
+            square[j] += weighted * above;
+        }
+        if (i % 64 == 63 || i + 1 == t->n_order)
+            for (int64_t j = 0; j < n; j++) {
+                total_sum[j] += sum[j];
+                total_square[j] += square[j];
+                sum[j] = square[j] = 0;
+            }
+    }
+    for (int64_t j = 0; j < n; j++) {
+        total_sum[2 * ld + j] = low[j];
+        total_sum[3 * ld + j] = high[j];
+    }
+}
+
+static const skdl_leaves NAME(leaves) = {
+    LEVEL, NAME(pack), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
+    NAME(sparse_forward), NAME(sparse_backward), NAME(sparse_step), NAME(catch_up), NAME(flush), NAME(statistics),
+};
+
+#undef LANES
+#undef INLINE
+#undef V
+#undef QUARTER
+#undef VI
+#undef PACK_ROW
+#undef FOR_EACH_STORED

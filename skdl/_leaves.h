@@ -1,0 +1,187 @@
+/* The leaf loops of the CPU backend: one table of functions for each instruction set and real type.
+ *
+ * _kernels.pyx says what is done and in which order; the loops that say how stand in _leaf.h, which is included
+ * below once for each instruction set (baseline, AVX2, AVX-512) and each real type (float, double).
+ * Vectors are GCC's and Clang's generic ones, always 64 bytes: a sum has the same order on every instruction set, so
+ * results differ between them by nothing but the fused multiply-add, which the x86-64 baseline lacks.
+ */
+#ifndef SKDL_LEAVES_H
+#define SKDL_LEAVES_H
+
+#include <math.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#define SKDL_OPENMP 1
+#else
+#define SKDL_OPENMP 0
+#define omp_get_thread_num() 0
+#define omp_get_num_threads() 1
+#define omp_get_max_threads() 1
+#endif
+
+/* Rows and columns of every scratch array are padded to this many elements, so no leaf loop has a tail. */
+#define SKDL_PAD 16
+
+enum { SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8 };
+
+/* Everything a leaf loop reads and writes. `real` is float or double, as the table that is used.
+ * A block is a range of columns [block[f], block[f + 1]); a chunk is the part of a minibatch that is in scratch. */
+typedef struct {
+    /* data: dense rows, or CSR where indptr is not NULL */
+    const char *X;            /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
+    const char *indices;      /* IN    (nnz,) int32, or int64 where index64 */
+    const char *indptr;       /* IN    (n_samples + 1,) int32, or int64 where index64 */
+    const int32_t *y;         /* IN    (n_samples,) class numbers; NULL to predict */
+    const void *weight;       /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
+    const int64_t *order;     /* IN    rows in the order in which they are visited; NULL: 0, 1, 2, ... */
+    int64_t n_order, n_features, n_classes;
+    int storage, index64;
+    /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
+    const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
+    /* parameters: dense (n_classes, ld), CSR (n_features, ld) */
+    void *coef, *velocity;    /* INOUT real; velocity may be NULL for dense data where momentum = 0 and chunk = batch */
+    void *intercept;          /* INOUT (n_classes,) real, then its velocity (n_classes,) */
+    const void *l1, *l2;      /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
+    double momentum;
+    int64_t ld;
+    int fit_intercept;
+    /* scratch */
+    void *packed;             /* (chunk, ld) real, block after block; statistics: (6, ld) */
+    void *logits;             /* (n_blocks + 1, n_classes, chunk) real; the last are the residuals */
+    void *loss;               /* (chunk,) real */
+    int64_t chunk, n_blocks;
+    const int64_t *block;     /* (n_blocks + 1,) columns */
+    /* CSR only: what a feature that does not occur owes */
+    int32_t *stamp;           /* (n_slices, n_features) steps that the parameters of a feature have seen */
+    const double *drift;      /* (n_batches + 1,) see catch_up */
+    const double *elapsed;    /* (n_batches + 1,) sum of the step sizes before each batch */
+    void *row;                /* (n_threads, ld) real */
+} skdl_task;
+
+typedef struct {
+    const char *name;
+    void (*pack)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f);
+    void (*forward)(const skdl_task *, int64_t r0, int64_t r1, int64_t f);
+    void (*softmax)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale);
+    void (*backward)(const skdl_task *, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr);
+    void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
+    double (*sum_loss)(const skdl_task *, int64_t n_rows);
+    void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
+    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int thread);
+    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch);
+    void (*sparse_step)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch, double lr);
+    void (*catch_up)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch);
+    void (*flush)(const skdl_task *, int64_t c0, int64_t c1, int thread, int32_t batch);
+    void (*statistics)(const skdl_task *, int64_t f, double *total);
+} skdl_leaves;
+
+/* All threads arrive before one leaves. It spins briefly, for a batch is a matter of microseconds, and then yields:
+ * where threads outnumber cores, the one that is waited for needs this core. */
+typedef struct { int arrived, round; } skdl_barrier;
+
+static inline void skdl_wait(skdl_barrier *b, int n_threads)
+{
+    if (n_threads == 1) return;
+    const int round = __atomic_load_n(&b->round, __ATOMIC_ACQUIRE);
+    if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == n_threads) {
+        __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
+        __atomic_store_n(&b->round, round + 1, __ATOMIC_RELEASE);
+        return;
+    }
+    for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
+        if (spins > 4000) sched_yield();
+#if defined(__x86_64__)
+        else __builtin_ia32_pause();
+#endif
+    }
+}
+
+#define SKDL_JOIN_(f, level, real) skdl_##f##_##level##_##real
+#define SKDL_JOIN(f, level, real) SKDL_JOIN_(f, level, real)
+#define NAME(f) SKDL_JOIN(f, LEVEL_NAME, REAL)
+#define FORWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#define BACKWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+
+/* Register tiles: 32 registers of 64 bytes hold 4 x 6 sums, 16 or 32 smaller ones fewer. */
+#define LEVEL "baseline"
+#define LEVEL_NAME baseline
+#if defined(__aarch64__)
+#define FORWARD_ROWS 2
+#define FORWARD_CLASSES 3
+#define BACKWARD_CLASSES 6
+#define BACKWARD_VECTORS 1
+#else
+#define FORWARD_ROWS 1
+#define FORWARD_CLASSES 2
+#define BACKWARD_CLASSES 2
+#define BACKWARD_VECTORS 1
+#endif
+#include "_leaf_types.h"
+
+#if defined(__x86_64__)
+#define LEVEL "avx2"
+#define LEVEL_NAME avx2
+#define FORWARD_ROWS 2
+#define FORWARD_CLASSES 3
+#define BACKWARD_CLASSES 6
+#define BACKWARD_VECTORS 1
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#include "_leaf_types.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+#define LEVEL "avx512"
+#define LEVEL_NAME avx512
+#define FORWARD_ROWS 4
+#define FORWARD_CLASSES 6
+#define BACKWARD_CLASSES 6
+#define BACKWARD_VECTORS 4
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#endif
+#include "_leaf_types.h"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+/* The number of instruction sets that this processor has; they are numbered from the plainest. */
+static inline int skdl_n_levels(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return 1;
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
+           && __builtin_cpu_supports("avx512vl") ? 3 : 2;
+#else
+    return 1;
+#endif
+}
+
+static inline const skdl_leaves *skdl_get_leaves(int level, int is_double)
+{
+#if defined(__x86_64__)
+    if (level == 2) return is_double ? &skdl_leaves_avx512_double : &skdl_leaves_avx512_float;
+    if (level == 1) return is_double ? &skdl_leaves_avx2_double : &skdl_leaves_avx2_float;
+#endif
+    return is_double ? &skdl_leaves_baseline_double : &skdl_leaves_baseline_float;
+}
+#endif

@@ -1,0 +1,253 @@
+"""The CPU backend: layouts, scratch and threads around the Cython kernels."""
+
+import os
+
+import joblib
+import numpy as np
+from scipy import sparse
+
+from skdl import _kernels
+
+# Bytes of converted rows that a chunk of a minibatch may take: they should stay in the caches.
+CHUNK_BYTES = 1 << 22
+# A block of columns is the smallest share of a dense row for a thread: wide enough that the sums over its lanes,
+# made once a block, cost little beside the products.
+BLOCK_VECTORS = 12
+# Floating point operations of a minibatch below which a further thread costs more, at the barriers, than it brings.
+FLOP_PER_THREAD = 200_000
+
+_forked = False
+
+
+def _after_fork():
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def max_threads(n_jobs):
+    """Number of threads that `n_jobs` stands for.
+
+    None means as many as the process may use: OMP_NUM_THREADS and the limits of threadpoolctl hold, and without
+    OMP_NUM_THREADS also affinity, cgroup quota and joblib's limits. A negative number counts from there, as in joblib.
+    A forked child works on one thread, since OpenMP's threads do not survive a fork; results do not change with it.
+    """
+    if _forked or not _kernels.OPENMP:
+        return 1
+    if n_jobs is not None and n_jobs > 0:
+        return n_jobs
+    available = _kernels.max_threads()
+    if not os.environ.get("OMP_NUM_THREADS"):
+        available = min(available, joblib.cpu_count())
+    return max(1, available + 1 + (-1 if n_jobs is None else n_jobs))
+
+
+def instruction_set():
+    """Number and name of the instruction set in use: the widest, or what SKDL_INSTRUCTION_SET names."""
+    names = _kernels.instruction_sets()
+    name = os.environ.get("SKDL_INSTRUCTION_SET", names[-1])
+    if name not in names:
+        raise ValueError(f"SKDL_INSTRUCTION_SET={name!r} is not to be had on this processor: it has {', '.join(names)}.")
+    return names.index(name), name
+
+
+def compute_dtype(X):
+    """The type in which a fit on X computes: float64 for float64, float32 for everything narrower."""
+    return np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
+
+
+def _padded(n):
+    return -(-n // _kernels.PAD) * _kernels.PAD
+
+
+def _pad_columns(a, ld, dtype):
+    out = np.zeros((len(a), ld), dtype=dtype)
+    out[:, : a.shape[1]] = a
+    return out
+
+
+def _bytes(X):
+    """The memory of a C-ordered array as unsigned bytes, one row a row."""
+    return X.view(np.uint8) if X.ndim == 1 else X.view(np.uint8).reshape(len(X), -1)
+
+
+def _column_blocks(n_features):
+    n_vectors = _padded(n_features) // _kernels.PAD
+    n_blocks = max(1, n_vectors // BLOCK_VECTORS)
+    return np.array([_kernels.PAD * (n_vectors * i // n_blocks) for i in range(n_blocks + 1)], dtype=np.int64)
+
+
+def _chunk_rows(n_rows, row_bytes):
+    fitting = CHUNK_BYTES // row_bytes // _kernels.PAD * _kernels.PAD
+    return min(_padded(n_rows), max(_kernels.PAD, fitting))
+
+
+class OpenMPBackend:
+    """Trains on the CPU; see `skdl._backends.Backend` for what the methods promise."""
+
+    def __init__(self, X, y, weight, n_classes, *, n_jobs=None, device=None):
+        if device is not None:
+            raise ValueError(f"device={device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None).")
+        self.dtype = compute_dtype(X)
+        self.n_features, self.n_classes = X.shape[1], n_classes
+        self.is_sparse = sparse.issparse(X)
+        self.max_threads = max_threads(n_jobs)
+        self.level = instruction_set()[0]
+        self.y = y
+        self.weight = None if weight is None else weight.astype(self.dtype)
+        self.X = X
+        values = X.data if self.is_sparse else X
+        self._data = dict(
+            X=_bytes(np.atleast_2d(values)),
+            indices=X.indices.view(np.uint8) if self.is_sparse else None,
+            indptr=X.indptr.view(np.uint8) if self.is_sparse else None,
+            storage=_kernels.STORAGE[values.dtype.name],
+            index64=self.is_sparse and X.indices.dtype == np.int64,
+            n_features=self.n_features,
+            y=y,
+            weight=self.weight,
+            level=self.level,
+        )
+        self.block = np.array([0, 0]) if self.is_sparse else _column_blocks(self.n_features)
+
+    def column_statistics(self, rows):
+        weight = self.weight
+        sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
+        if self.is_sparse:
+            total = np.zeros((2, self.n_features))
+            _kernels.sparse_column_statistics(
+                self.X.data,
+                self.X.indices,
+                self.X.indptr,
+                rows,
+                None if weight is None else weight.astype(np.float64),
+                total,
+            )
+            square, largest = total
+            return np.zeros(self.n_features), square / sum_weight, -largest, largest
+        ld = self.block[-1]
+        total = np.zeros((4, ld))
+        _kernels.column_statistics(
+            self._data["X"],
+            self._data["storage"],
+            self.n_features,
+            rows,
+            weight,
+            self.block,
+            np.empty((6, ld), dtype=self.dtype),
+            total,
+            min(self.max_threads, len(self.block) - 1),
+            self.level,
+        )
+        total, square, low, high = total[:, : self.n_features]
+        first = self.X[rows[0]].astype(np.float64)
+        mean = total / sum_weight
+        return first + mean, square / sum_weight - mean**2, low, high
+
+    def start(self, coef, intercept, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+        n_classes, n_features, dtype = self.n_classes, self.n_features, self.dtype
+        if self.is_sparse:
+            # feature-major: a stored value meets one row of parameters
+            ld = n_classes if n_classes < 3 else -(-n_classes // 4) * 4
+            self.coef = _pad_columns(coef.T, ld, dtype)
+            self.velocity = _pad_columns(velocity[0].T, ld, dtype)
+            padded_features, n_blocks = n_features, 1
+            chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize)
+            n_threads = self.max_threads
+            scratch = n_threads * ld
+            self.stamp = np.zeros((n_threads, n_features), dtype=np.int32)
+        else:
+            ld = padded_features = self.block[-1]
+            n_blocks = len(self.block) - 1
+            chunk = _chunk_rows(batch_size, (ld + (n_blocks + 1) * n_classes) * dtype.itemsize)
+            self.coef = _pad_columns(coef, ld, dtype)
+            keeps_gradient = momentum > 0 or chunk < batch_size
+            self.velocity = _pad_columns(velocity[0], ld, dtype) if keeps_gradient else None
+            n_threads = min(self.max_threads, 1 + 4 * chunk * n_features * n_classes // FLOP_PER_THREAD)
+            scratch = chunk * ld
+            self.stamp = None
+        self.intercept = np.ascontiguousarray([intercept, velocity[1]], dtype=dtype)
+
+        def per_feature(a):
+            return None if a is None else _pad_columns(a[np.newaxis], padded_features, dtype)[0]
+
+        self.momentum, self.batch_size = momentum, batch_size
+        self._start = dict(
+            mean=None if self.is_sparse else per_feature(mean),
+            scale=per_feature(scale),
+            coef=self.coef,
+            velocity=self.velocity,
+            intercept=self.intercept,
+            fit_intercept=fit_intercept,
+            l1=per_feature(l1),
+            l2=per_feature(l2),
+            momentum=momentum,
+            block=self.block,
+            packed=np.zeros(scratch, dtype=dtype),
+            logits=np.zeros((n_blocks + 1) * n_classes * chunk, dtype=dtype),
+            loss=np.zeros(chunk, dtype=dtype),
+            stamp=self.stamp,
+            n_threads=n_threads,
+        )
+
+    def run_epoch(self, order, step_sizes):
+        drift = elapsed = None
+        if self.is_sparse:
+            elapsed = np.concatenate([[0.0], np.cumsum(step_sizes)])
+            drift = np.zeros(len(step_sizes) + 1)
+            for s in range(len(step_sizes) - 1, -1, -1):
+                drift[s] = self.momentum * (step_sizes[s] + drift[s + 1])
+        total = _kernels.run_epoch(
+            **self._data,
+            **self._start,
+            order=order,
+            batch_size=self.batch_size,
+            step_sizes=step_sizes,
+            drift=drift,
+            elapsed=elapsed,
+        )
+        return total / len(order)
+
+    def get_parameters(self):
+        n_classes, n_features = self.n_classes, self.n_features
+        if self.is_sparse:
+            coef, velocity = self.coef[:, :n_classes].T, self.velocity[:, :n_classes].T
+        else:
+            coef = self.coef[:, :n_features]
+            velocity = np.zeros_like(coef) if self.velocity is None else self.velocity[:, :n_features]
+        intercept, intercept_velocity = self.intercept
+        return coef.copy(), intercept.copy(), (velocity.copy(), intercept_velocity.copy())
+
+
+def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None):
+    if sparse.issparse(X):
+        X = X if rows is None else X[rows]
+        return np.asarray(X @ coef.T.astype(np.result_type(compute_dtype(X), coef))) + intercept
+    dtype = np.result_type(compute_dtype(X), coef.dtype)
+    n_rows = len(X) if rows is None else len(rows)
+    n_classes, n_features = coef.shape
+    out = np.empty((n_rows, n_classes), dtype=dtype)
+    block = np.array([0, _padded(n_features)])
+    ld = block[-1]
+    chunk = min(_chunk_rows(n_rows, (ld + n_classes) * dtype.itemsize), 128)
+    n_chunks = -(-n_rows // chunk)
+    n_threads = min(max_threads(n_jobs), n_chunks, 1 + 2 * n_rows * n_features * n_classes // FLOP_PER_THREAD)
+    _kernels.decision_function(
+        _bytes(X),
+        _kernels.STORAGE[X.dtype.name],
+        n_features,
+        rows,
+        _pad_columns(coef, ld, dtype),
+        intercept.astype(dtype),
+        block,
+        chunk,
+        np.empty(n_threads * chunk * ld, dtype=dtype),
+        np.empty(n_threads * n_classes * chunk, dtype=dtype),
+        out,
+        n_threads,
+        instruction_set()[0],
+    )
+    return out
