@@ -3,8 +3,7 @@
 from importlib import import_module
 from typing import Protocol
 
-_MODULES = {"openmp": "skdl._openmp", "opencl": "skdl.opencl"}
-_CLASSES = {"openmp": "OpenMPBackend", "opencl": "OpenCLBackend"}
+BACKENDS = {"openmp": ("skdl._openmp", "OpenMPBackend")}
 
 
 class Backend(Protocol):
@@ -38,7 +37,6 @@ class Backend(Protocol):
 
 def get_backend(name):
     """The module of a backend and its class."""
-    if name not in _MODULES:
-        raise ValueError(f"backend={name!r} is unknown: choose one of {', '.join(map(repr, _MODULES))}.")
-    module = import_module(_MODULES[name])
-    return module, getattr(module, _CLASSES[name])
+    module_name, class_name = BACKENDS[name]
+    module = import_module(module_name)
+    return module, getattr(module, class_name)

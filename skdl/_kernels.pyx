@@ -192,6 +192,7 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
 
 
 def run_epoch(
+    real[:, ::1] coef,                   # INOUT  (n_classes, ld); CSR: (n_features, ld). First, since its type decides `real`
     const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size); CSR: (1, nnz * item size)
     const unsigned char[::1] indices,    # IN     CSR's column numbers as bytes; None: X is dense
     const unsigned char[::1] indptr,     # IN     CSR's row ends as bytes; None: X is dense
@@ -205,7 +206,6 @@ def run_epoch(
     const double[::1] step_sizes,        # IN     (n_batches,)
     const real[::1] mean,                # IN     (ld,) or None
     const real[::1] scale,               # IN     (ld,); CSR: (n_features,); or None
-    real[:, ::1] coef,                   # INOUT  (n_classes, ld); CSR: (n_features, ld)
     real[:, ::1] velocity,               # INOUT  like coef, or None
     real[:, ::1] intercept,              # INOUT  (2, n_classes) and its velocity
     bint fit_intercept,
@@ -319,13 +319,13 @@ cdef void describe(const skdl_leaves* leaf, const skdl_task* t, double* total, i
 
 
 def column_statistics(
+    real[:, ::1] scratch,                # OUT    (6, ld)
     const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
     int storage,
     int64_t n_features,
     const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
     const real[::1] weight,              # IN     (n_samples,) or None
     const int64_t[::1] block,            # IN     (n_blocks + 1,) columns
-    real[:, ::1] scratch,                # OUT    (6, ld)
     double[:, ::1] total,                # OUT    (4, ld) see _leaf.h; zeros before
     int n_threads,
     int level,

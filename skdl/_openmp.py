@@ -131,13 +131,13 @@ class OpenMPBackend:
         ld = self.block[-1]
         total = np.zeros((4, ld))
         _kernels.column_statistics(
+            np.empty((6, ld), dtype=self.dtype),
             self._data["X"],
             self._data["storage"],
             self.n_features,
             rows,
             weight,
             self.block,
-            np.empty((6, ld), dtype=self.dtype),
             total,
             min(self.max_threads, len(self.block) - 1),
             self.level,

@@ -1,0 +1,587 @@
+"""The estimator: parameters, validation, labels, prediction."""
+
+import warnings
+from contextlib import contextmanager
+from numbers import Integral, Real
+
+import numpy as np
+from scipy import sparse
+from scipy.special import expit, log_expit, log_softmax, softmax
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import assert_all_finite, check_array, check_random_state, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from skdl._backends import BACKENDS, get_backend
+from skdl._kernels import find_csr_defect
+from skdl._sgd import Coordinates, EpochHooks, Statistics, log_loss_and_accuracy, train
+
+# Storage types that the kernels convert themselves; whatever is not among them becomes float64.
+DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
+SPARSE_TYPES = [np.float64, np.float32]
+
+# lr="auto" takes steps of AUTO_STEP (1 - momentum) / (1 + mean squared norm of the rows in the scaled coordinates).
+AUTO_STEP = 100.0
+
+
+def _is_number(x):
+    return isinstance(x, Real) and not isinstance(x, bool | np.bool_) and np.isfinite(x)
+
+
+def _is_count(x):
+    return isinstance(x, Integral) and not isinstance(x, bool | np.bool_)
+
+
+def _is_flag(x):
+    return isinstance(x, bool | np.bool_)
+
+
+# For each parameter: what is valid, and how to say it.
+_VALID = {
+    "lr": (lambda x: (isinstance(x, str) and x == "auto") or (_is_number(x) and x > 0), "'auto' or a number > 0"),
+    "batch_size": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "max_iter": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "lr_schedule": (
+        lambda x: isinstance(x, str) and x in ("constant", "linear", "cosine"),
+        "'constant', 'linear' or 'cosine'",
+    ),
+    "momentum": (lambda x: _is_number(x) and 0 <= x < 1, "a number >= 0 and < 1"),
+    "alpha": (lambda x: _is_number(x) and x >= 0, "a number >= 0"),
+    "l1_ratio": (lambda x: _is_number(x) and 0 <= x <= 1, "a number from 0 to 1"),
+    "fit_intercept": (_is_flag, "True or False"),
+    "shuffle": (_is_flag, "True or False"),
+    "tol": (lambda x: _is_number(x) and x >= 0, "a number >= 0"),
+    "n_iter_no_change": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "early_stopping": (_is_flag, "True or False"),
+    "validation_fraction": (lambda x: _is_number(x) and 0 < x < 1, "a number > 0 and < 1"),
+    "class_weight": (
+        lambda x: x is None or isinstance(x, dict) or (isinstance(x, str) and x == "balanced"),
+        "None, 'balanced' or a dict of class label and weight",
+    ),
+    "warm_start": (_is_flag, "True or False"),
+    "backend": (lambda x: isinstance(x, str) and x in BACKENDS, " or ".join(map(repr, BACKENDS))),
+    "device": (lambda x: x is None or isinstance(x, str), "None or a string"),
+    "n_jobs": (lambda x: x is None or (_is_count(x) and x != 0), "None or an integer other than 0"),
+    "verbose": (lambda x: _is_flag(x) or (_is_count(x) and x >= 0), "an integer >= 0"),
+}
+
+
+class _CallbackHooks(EpochHooks):
+    """scikit-learn's callbacks: one task an epoch. Nothing else in skdl knows of sklearn.callback, which is experimental."""
+
+    def __init__(self, estimator, n_epochs, fitted, **data):
+        self.estimator, self.fitted, self.data = estimator, fitted, data
+        self.fit_context = estimator._init_callback_context(max_subtasks=n_epochs)
+        self.fit_context.call_on_fit_task_begin(estimator=estimator, **data)
+
+    def _attributes(self, current):
+        """A function that makes the fitted attributes of this moment, if a callback asks for them."""
+
+        def attributes():
+            coef, intercept = current()
+            return {**self.fitted, "coef_": coef, "intercept_": intercept}
+
+        return attributes
+
+    def begin(self, epoch, current):
+        self.context = self.fit_context.subcontext(task_name="epoch")
+        self.context.call_on_fit_task_begin(
+            estimator=self.estimator, reconstruction_attributes=self._attributes(current), **self.data
+        )
+
+    def end(self, epoch, current):
+        return self.context.call_on_fit_task_end(
+            estimator=self.estimator, reconstruction_attributes=self._attributes(current), **self.data
+        )
+
+    def close(self):
+        self.fit_context.call_on_fit_task_end(estimator=self.estimator, reconstruction_attributes={}, **self.data)
+
+
+class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    def __init__(
+        self,
+        *,
+        lr="auto",
+        batch_size=128,
+        max_iter=20,
+        lr_schedule="linear",
+        momentum=0.9,
+        alpha=1e-4,
+        l1_ratio=0.0,
+        fit_intercept=True,
+        shuffle=True,
+        tol=1e-4,
+        n_iter_no_change=5,
+        early_stopping=False,
+        validation_fraction=0.1,
+        class_weight=None,
+        warm_start=False,
+        backend="openmp",
+        device=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.lr = lr
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.lr_schedule = lr_schedule
+        self.momentum = momentum
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.fit_intercept = fit_intercept
+        self.shuffle = shuffle
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.backend = backend
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # ---- training
+
+    @with_callbacks
+    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train on X and y from the beginning (with `warm_start`, from the coefficients of the last fit).
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+            Dense C-ordered float64, float32, float16, uint8, int8 and bool and CSR of float64 or float32 are read
+            where they lie; anything else is converted once.
+        y : array-like of shape (n_samples,)
+            Class labels: numbers, strings or booleans.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights >= 0. A weight of 2 counts as the same row twice; rows of weight 0 are left out.
+        X_val, y_val, sample_weight_val : like X, y, sample_weight, default=None
+            A validation set of your own. Its loss and score are recorded after each epoch; with `early_stopping` they
+            decide, and nothing is split off X.
+
+        Returns
+        -------
+        self : SoftmaxRegressionClassifier
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not valid, or if training diverges. The estimator stays as it was.
+        """
+        self._check_parameters()
+        with self._unchanged_on_error():
+            X, y_given = self._validate_X_y(X, y)
+            classes, y = np.unique(y_given, return_inverse=True)
+            if len(classes) < 2:
+                raise ValueError(
+                    "SoftmaxRegressionClassifier needs samples of at least 2 classes, but y contains only one class: "
+                    f"{classes[0]!r}."
+                )
+            start = self._previous_parameters(classes, X.shape[1]) if self.warm_start else None
+            weight = self._combined_weight(sample_weight, X, y, classes)
+            rows = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
+            validation = self._validation_set(X_val, y_val, sample_weight_val, classes)
+            if self.early_stopping and validation is None:
+                rows, held_out = train_test_split(
+                    rows, test_size=self.validation_fraction, random_state=self.random_state, stratify=y[rows]
+                )
+                validation = (X, y[held_out], None if weight is None else weight[held_out], held_out)
+            hooks = _CallbackHooks(
+                self, self.max_iter, {"classes_": classes}, X=X, y=y_given, metadata={"sample_weight": sample_weight}
+            )
+            solution = self._solve(
+                X, y, weight, rows, classes, start, n_epochs=self.max_iter, validation=validation, hooks=hooks
+            )
+            history = solution["history"]
+            if not history.converged:
+                warnings.warn("not converged", ConvergenceWarning, stacklevel=3)
+            self.__dict__.pop("_stream", None)
+            for name in ("validation_loss_curve_", "validation_scores_"):
+                self.__dict__.pop(name, None)
+            self._adopt(solution, classes)
+            self.n_iter_ = len(history.loss_curve)
+            self.loss_curve_ = history.loss_curve
+            if validation is not None:
+                self.validation_loss_curve_ = history.validation_loss_curve
+                self.validation_scores_ = history.validation_scores
+            hooks.close()
+        return self
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train on one batch of data for one pass, from where the last call ended.
+
+        The step size stays at its starting value. With ``lr="auto"`` the statistics of the features are those of all
+        rows seen so far.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+            As for `fit`.
+        y : array-like of shape (n_samples,)
+            Class labels, all of them among `classes`.
+        classes : array-like of shape (n_classes,), default=None
+            All classes that will ever come. Needed at the first call, may be left out later.
+        sample_weight : array-like of shape (n_samples,), default=None
+            As for `fit`.
+
+        Returns
+        -------
+        self : SoftmaxRegressionClassifier
+
+        Raises
+        ------
+        ValueError
+            As `fit`; if `classes` is missing at the first call or changes later; if y holds another class; if
+            `class_weight="balanced"`, for which all of y would have to be known.
+        """
+        self._check_parameters()
+        if self.class_weight == "balanced":
+            raise ValueError(
+                "class_weight='balanced' is not supported by partial_fit, which never sees all of y: compute the weights with "
+                "sklearn.utils.class_weight.compute_class_weight and pass a dict."
+            )
+        first = not hasattr(self, "classes_")
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if classes is not None:
+            classes = np.unique(column_or_1d(classes))
+            if not first and not np.array_equal(classes, self.classes_):
+                raise ValueError(f"classes={classes} differ from those of the first call: {self.classes_}.")
+            if len(classes) < 2:
+                raise ValueError(f"classes needs at least 2 classes, but it contains only one class: {classes}.")
+        else:
+            classes = self.classes_
+        with self._unchanged_on_error():
+            X, y = self._validate_X_y(X, y, reset=first)
+            y = _encode(y, classes, "y")
+            weight = self._combined_weight(sample_weight, X, y, classes)
+            rows = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
+            n_iter = getattr(self, "n_iter_", 0)
+            start = None if first else (self.coef_, self.intercept_)
+            statistics, velocity = getattr(self, "_stream", (None, None))
+            solution = self._solve(
+                X, y, weight, rows, classes, start, statistics, velocity, n_epochs=1, lr_schedule="constant", epoch=n_iter
+            )
+            self._adopt(solution, classes)
+            self._stream = solution["stream"]
+            self.n_iter_ = n_iter + 1
+            self.loss_curve_ = [*getattr(self, "loss_curve_", []), *solution["history"].loss_curve]
+        return self
+
+    def _solve(
+        self,
+        X,
+        y,
+        weight,
+        rows,
+        classes,
+        start,
+        statistics=None,
+        velocity=None,
+        *,
+        n_epochs,
+        lr_schedule=None,
+        epoch=0,
+        validation=None,
+        hooks=None,
+    ):
+        """Train; return what the caller stores, and store nothing."""
+        n_features, n_logits = X.shape[1], 1 if len(classes) == 2 else len(classes)
+        if weight is not None:
+            weight = weight / weight[rows].mean()
+        module, backend_class = get_backend(self.backend)
+        backend = backend_class(X, y.astype(np.int32), weight, n_logits, n_jobs=self.n_jobs, device=self.device)
+        if self.lr == "auto":
+            here = Statistics(float(len(rows)), *backend.column_statistics(rows))
+            _check_finite(X, complete=len(rows) == len(y), evidence=here)
+            statistics = here if statistics is None else statistics.merged(here)
+        else:
+            _check_finite(X)
+        coordinates = Coordinates(
+            statistics, n_features, centre=self.fit_intercept and not sparse.issparse(X), dtype=backend.dtype
+        )
+        if self.lr == "auto":
+            lr = AUTO_STEP * (1 - self.momentum) / (coordinates.mean_squared_norm + 1)
+        else:
+            lr = float(self.lr)
+        if start is None:
+            start = np.zeros((n_logits, n_features)), np.zeros(n_logits)
+        if velocity is None:
+            velocity = np.zeros((n_logits, n_features)), np.zeros(n_logits)
+        rng = None
+        if self.shuffle:
+            rng = np.random.default_rng([check_random_state(self.random_state).randint(2**31 - 1), epoch])
+
+        def validate(coef, intercept):
+            X_val, y_val, weight_val, rows_val = validation
+            logits = module.decision_function(
+                X_val, coef, intercept, rows=rows_val, n_jobs=self.n_jobs, device=self.device
+            )
+            return log_loss_and_accuracy(logits, y_val, weight_val)
+
+        coef, intercept, velocity, history = train(
+            backend,
+            rows,
+            *start,
+            velocity,
+            coordinates,
+            lr=lr,
+            batch_size=min(self.batch_size, len(rows)),
+            n_epochs=n_epochs,
+            lr_schedule=lr_schedule or self.lr_schedule,
+            momentum=self.momentum,
+            alpha=self.alpha,
+            l1_ratio=self.l1_ratio,
+            fit_intercept=self.fit_intercept,
+            rng=rng,
+            tol=self.tol,
+            n_iter_no_change=self.n_iter_no_change,
+            early_stopping=self.early_stopping,
+            validate=None if validation is None else validate,
+            hooks=hooks,
+            verbose=self.verbose,
+        )
+        return {
+            "coef_": coef,
+            "intercept_": intercept,
+            "lr_": lr,
+            "history": history,
+            "stream": (statistics, velocity),
+        }
+
+    def _adopt(self, solution, classes):
+        self.classes_ = classes
+        self.coef_, self.intercept_, self.lr_ = solution["coef_"], solution["intercept_"], solution["lr_"]
+
+    @contextmanager
+    def _unchanged_on_error(self):
+        """Put the fitted attributes back if anything goes wrong, a KeyboardInterrupt included."""
+        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
+        try:
+            yield
+        except BaseException:
+            for name in [name for name in vars(self) if name.endswith("_")]:
+                delattr(self, name)
+            vars(self).update(fitted)
+            raise
+
+    # ---- validation
+
+    def _check_parameters(self):
+        for name, (is_valid, expected) in _VALID.items():
+            value = getattr(self, name)
+            if not is_valid(value):
+                raise ValueError(f"{name}={value!r} is not valid: expected {expected}.")
+
+    def _validate_X(self, X, *, reset, **checks):
+        """X as the kernels read it: dense, C-ordered and aligned, or CSR that cannot lead them out of bounds."""
+        X = validate_data(
+            self,
+            X,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=SPARSE_TYPES if sparse.issparse(X) else DENSE_TYPES,
+            order="C",
+            **checks,
+        )
+        return _checked_csr(X) if sparse.issparse(X) else np.require(X, requirements="CA")
+
+    def _validate_X_y(self, X, y, *, reset=True):
+        X, y = validate_data(
+            self,
+            X,
+            y,
+            reset=reset,
+            accept_sparse="csr",
+            dtype=SPARSE_TYPES if sparse.issparse(X) else DENSE_TYPES,
+            order="C",
+            ensure_all_finite=False,  # the statistics are the finite check of X: one pass instead of two
+        )
+        check_classification_targets(y)
+        return (_checked_csr(X) if sparse.issparse(X) else np.require(X, requirements="CA")), y
+
+    def _combined_weight(self, sample_weight, X, y, classes):
+        """Weight (n_samples,) of each row, sample_weight times class_weight, or None where all are equal."""
+        weight = _check_weight(sample_weight, len(y), "sample_weight")
+        if self.class_weight is not None:
+            labels = classes[y]
+            if isinstance(self.class_weight, dict):
+                unknown = set(self.class_weight) - set(classes.tolist())
+                if unknown:
+                    raise ValueError(f"class_weight has weights for {sorted(unknown, key=repr)}, but the classes are {classes}.")
+            of_class = compute_class_weight(self.class_weight, classes=classes, y=labels, sample_weight=weight)
+            if not (np.isfinite(of_class).all() and (of_class >= 0).all()):
+                raise ValueError(f"class_weight={self.class_weight!r} is not valid: expected finite weights >= 0.")
+            weight = of_class[y] if weight is None else weight * of_class[y]
+        if weight is None or (weight == weight[0]).all() and weight[0] > 0:
+            return None
+        if not weight.any():
+            raise ValueError("sample_weight and class_weight leave every sample with weight zero: at least one must be > 0.")
+        return weight
+
+    def _validation_set(self, X_val, y_val, sample_weight_val, classes):
+        """(X_val, class numbers, weight or None, None) or None."""
+        if X_val is None and y_val is None:
+            if sample_weight_val is not None:
+                raise ValueError("sample_weight_val is given, but X_val and y_val are not.")
+            return None
+        if X_val is None or y_val is None:
+            given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+            raise ValueError(f"{given} is given, but {missing} is not: a validation set needs both.")
+        X_val = self._validate_X(X_val, reset=False)
+        y_val = column_or_1d(y_val)
+        if len(y_val) != X_val.shape[0]:
+            raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
+        return X_val, _encode(y_val, classes, "y_val"), _check_weight(sample_weight_val, len(y_val), "sample_weight_val"), None
+
+    def _previous_parameters(self, classes, n_features):
+        """What a warm start begins with, or None."""
+        if not hasattr(self, "coef_"):
+            return None
+        if not np.array_equal(self.classes_, classes):
+            raise ValueError(f"warm_start=True needs the classes of the previous fit, {self.classes_}, but y has {classes}.")
+        if self.coef_.shape[1] != n_features:
+            raise ValueError(
+                f"warm_start=True needs the {self.coef_.shape[1]} features of the previous fit, but X has {n_features}."
+            )
+        return self.coef_, self.intercept_
+
+    # ---- prediction
+
+    def _logits(self, X):
+        """Logits (n_samples, n_logits)."""
+        check_is_fitted(self)
+        X = self._validate_X(X, reset=False)
+        module, _ = get_backend(self.backend)
+        return module.decision_function(X, self.coef_, self.intercept_, n_jobs=self.n_jobs, device=self.device)
+
+    def decision_function(self, X):
+        """Logits W x + b.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            With two classes, > 0 means the second one. float64 where X or the coefficients are, else float32.
+        """
+        logits = self._logits(X)
+        return logits[:, 0] if logits.shape[1] == 1 else logits
+
+    def predict(self, X):
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels, of the type of `classes_`.
+        """
+        logits = self._logits(X)
+        return self.classes_[(logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)]
+
+    def predict_proba(self, X):
+        """Probabilities of the classes: the softmax of the logits, computed in float64.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`, of the type of `decision_function`.
+        """
+        logits = self._logits(X)
+        z = logits.astype(np.float64)
+        z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
+        return z.astype(logits.dtype)
+
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities, precise where a probability itself would be 0.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        logits = self._logits(X)
+        z = logits.astype(np.float64)
+        z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
+        return z.astype(logits.dtype)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _encode(y, classes, name):
+    """Class numbers of labels, all of which must be among the sorted `classes`."""
+    numbers = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    unseen = np.unique(y[classes[numbers] != y])
+    if len(unseen):
+        raise ValueError(f"{name} contains classes that are not among {classes}: {unseen}.")
+    return numbers
+
+
+def _check_weight(weight, n_samples, name):
+    """Weights as (n_samples,) float64, or None."""
+    if weight is None:
+        return None
+    if isinstance(weight, Real):
+        weight = np.full(n_samples, weight, dtype=np.float64)
+    weight = check_array(weight, dtype=np.float64, ensure_2d=False, input_name=name)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"{name} has shape {weight.shape}: expected ({n_samples},), one weight for each row.")
+    if (weight < 0).any():
+        raise ValueError(f"{name} contains a negative weight, {weight.min()}: expected weights >= 0.")
+    if not weight.any():
+        raise ValueError(f"Every weight in {name} is zero: at least one must be > 0.")
+    return weight
+
+
+def _check_finite(X, *, complete=False, evidence=None):
+    """Raise scikit-learn's error if X holds NaN or infinity. Statistics of the complete X spare the look at it."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind != "f":
+        return
+    if complete and np.isfinite(evidence.mean).all() and np.isfinite(evidence.variance).all():
+        return
+    assert_all_finite(values, estimator_name="SoftmaxRegressionClassifier", input_name="X")
+
+
+def _checked_csr(X):
+    """CSR with one type of index, once no index can lead out of bounds (scipy does not check)."""
+    if X.indices.dtype != X.indptr.dtype:
+        X = type(X)((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape)
+    defect = find_csr_defect(X.indices, X.indptr, min(len(X.data), len(X.indices)), X.shape[1])
+    if defect is not None:
+        what, where = defect
+        raise ValueError(
+            "X is not a valid CSR array: "
+            + {
+                1: "indptr must begin with 0",
+                2: f"indptr decreases after position {where}",
+                3: f"indptr at position {where + 1} is larger than the number of stored values",
+                4: f"the column index at position {where} is not in 0..{X.shape[1] - 1}",
+            }[what]
+            + "."
+        )
+    return X

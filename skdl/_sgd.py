@@ -1,0 +1,229 @@
+"""Minibatch SGD for softmax regression: coordinates, step sizes, stopping. Names no device.
+
+Shapes and names, here and in every backend
+-------------------------------------------
+X            (n_samples, n_features)  as the user gave it, dense or CSR; never copied, never rescaled
+y            (n_samples,) int32       class numbers 0 .. n_classes - 1
+weight       (n_samples,)             sample weights divided by their mean over the rows in use; None: all 1
+rows, order  (n_rows,) int64          the rows in use; the same in the order of an epoch's visit
+coef         (n_logits, n_features)   W; n_logits is the number of classes, and 1 where there are two classes
+intercept    (n_logits,)              b
+velocity     (coef's, intercept's)    the heavy ball's V, a pair of arrays like coef and intercept
+
+The objective, for logits h = W x + b and cross-entropy l, is
+
+    F(W, b) = mean_i weight_i l(h(x_i), y_i) + alpha ((1 - l1_ratio) / 2 ||W||^2 + l1_ratio ||W||_1)
+
+and a step on a minibatch with gradient G of its first term is V := momentum V + G; W := prox(W - lr V), where prox is
+the proximal operator of lr times the penalty: division by 1 + lr alpha (1 - l1_ratio), then soft thresholding at
+lr alpha l1_ratio. The intercept has no penalty. Both the step and F may be taken in other coordinates of x; see
+`Coordinates`.
+"""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import log_expit, log_softmax
+
+
+class Statistics(NamedTuple):
+    """Of each column, (n_features,) float64; `weight` is the number of rows they were taken over."""
+
+    weight: float
+    mean: np.ndarray
+    variance: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def merged(self, other):
+        """Those of the rows of both (Chan, Golub and LeVeque 1979)."""
+        weight = self.weight + other.weight
+        share, apart = other.weight / weight, other.mean - self.mean
+        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * apart**2
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        return Statistics(weight, self.mean + share * apart, variance, low, high)
+
+
+class Coordinates:
+    """SGD sees u = (x - mean) * scale: a diagonal preconditioner, applied by the kernels to the values that they load.
+
+    The model stays one on x: with W, b for x and W', b' for u, W = W' * scale and b = b' - W mean give the same logits,
+    and the penalty on W is one on W' whose strength differs from feature to feature. So the optimum does not move.
+    Without statistics, u is x.
+    """
+
+    def __init__(self, statistics, n_features, *, centre, dtype):
+        self.identity = statistics is None
+        self.mean, self.scale = np.zeros(n_features), np.ones(n_features)
+        if statistics is None:
+            return
+        if centre:
+            self.mean = statistics.mean.astype(dtype).astype(np.float64)  # as the kernels round it
+        reach = np.maximum(statistics.high - self.mean, self.mean - statistics.low)
+        with np.errstate(over="ignore", divide="ignore"):
+            scale = 1 / reach
+            self.scale = np.where(np.isfinite(scale.astype(dtype)) & (scale.astype(dtype) > 0), scale, 1.0)
+            # E u^2 <= 1; the bound stands in where squares are beyond the range of the type
+            square = (statistics.variance + (statistics.mean - self.mean) ** 2) * self.scale**2
+        self.mean_squared_norm = np.where(np.isfinite(square), np.clip(square, 0, 1), 1.0).sum()
+
+    def enter(self, coef, intercept, velocity):
+        """Parameters and velocity for x to those for u. A velocity transforms as a gradient."""
+        coef_velocity, intercept_velocity = velocity
+        return (
+            coef / self.scale,
+            intercept + coef @ self.mean,
+            ((coef_velocity - np.outer(intercept_velocity, self.mean)) * self.scale, intercept_velocity),
+        )
+
+    def leave(self, coef, intercept, velocity):
+        """Parameters and velocity for u to those for x."""
+        coef_velocity, intercept_velocity = velocity
+        coef = coef * self.scale
+        return (
+            coef,
+            intercept - coef @ self.mean,
+            (coef_velocity / self.scale + np.outer(intercept_velocity, self.mean), intercept_velocity),
+        )
+
+
+def step_sizes(schedule, lr, n_batches, epoch, n_epochs):
+    """The step size of each minibatch of an epoch (counted from 0): from lr down to 0 after `n_epochs`."""
+    done = (epoch * n_batches + np.arange(n_batches)) / (n_epochs * n_batches)
+    if schedule == "linear":
+        return lr * (1 - done)
+    if schedule == "cosine":
+        return lr * 0.5 * (1 + np.cos(np.pi * done))
+    return np.full(n_batches, lr)
+
+
+def log_loss_and_accuracy(logits, y, weight):
+    """Weighted mean cross-entropy and accuracy of logits (n_samples, n_logits), computed in float64."""
+    logits = logits.astype(np.float64, copy=False)
+    if logits.shape[1] == 1:
+        losses = -log_expit(np.where(y == 1, logits[:, 0], -logits[:, 0]))
+        correct = (logits[:, 0] > 0) == y
+    else:
+        losses = -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+        correct = logits.argmax(axis=1) == y
+    return np.average(losses, weights=weight), np.average(correct, weights=weight)
+
+
+@dataclass
+class History:
+    """What a training run leaves beside its parameters."""
+
+    loss_curve: list = field(default_factory=list)
+    validation_loss_curve: list = field(default_factory=list)
+    validation_scores: list = field(default_factory=list)
+    converged: bool = False
+
+
+class EpochHooks:
+    """What the caller does around each epoch; `current` makes (coef, intercept) for x when called."""
+
+    def begin(self, epoch, current):
+        pass
+
+    def end(self, epoch, current):
+        """Return whether to stop."""
+        return False
+
+
+def train(
+    backend,
+    rows,
+    coef,
+    intercept,
+    velocity,
+    coordinates,
+    *,
+    lr,
+    batch_size,
+    n_epochs,
+    lr_schedule,
+    momentum,
+    alpha,
+    l1_ratio,
+    fit_intercept,
+    rng,
+    tol,
+    n_iter_no_change,
+    early_stopping=False,
+    validate=None,
+    hooks=None,
+    verbose=0,
+):
+    """Train for up to `n_epochs` epochs; return (coef, intercept, velocity, History).
+
+    `rng` shuffles the rows before each epoch (None: they stay as they are). `validate(coef, intercept)` gives a
+    validation loss and score. Raises ValueError, naming epoch and lr, where the loss ceases to be finite.
+    """
+    hooks = hooks or EpochHooks()
+    history = History()
+    dtype = backend.dtype
+    # In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|.
+    l2 = alpha * (1 - l1_ratio) * coordinates.scale**2
+    l1 = alpha * l1_ratio * coordinates.scale
+    coef, intercept, velocity = coordinates.enter(coef, intercept, velocity)
+    backend.start(
+        coef,
+        intercept,
+        velocity,
+        mean=None if coordinates.identity else coordinates.mean,
+        scale=None if coordinates.identity else coordinates.scale,
+        l1=l1 if alpha > 0 and l1_ratio > 0 else None,
+        l2=l2 if alpha > 0 and l1_ratio < 1 else None,
+        momentum=momentum,
+        fit_intercept=fit_intercept,
+        batch_size=batch_size,
+    )
+
+    def current():
+        coef, intercept, _ = coordinates.leave(*backend.get_parameters())
+        return coef.astype(dtype), intercept.astype(dtype)
+
+    n_batches = -(-len(rows) // batch_size)
+    order = rows.copy()
+    best_loss, best_parameters, epochs_without_change = np.inf, None, 0
+    for epoch in range(n_epochs):
+        hooks.begin(epoch, current)
+        if rng is not None:
+            rng.shuffle(order)
+        loss = backend.run_epoch(order, step_sizes(lr_schedule, lr, n_batches, epoch, n_epochs))
+        if not np.isfinite(loss):
+            raise _diverged(epoch, lr)
+        history.loss_curve.append(loss)
+        watched = loss
+        if validate is not None:
+            validation_loss, score = validate(*current())
+            history.validation_loss_curve.append(validation_loss)
+            history.validation_scores.append(score)
+            watched = validation_loss if early_stopping else loss
+        if verbose:
+            validation = f", validation loss {validation_loss:.6f}, score {score:.4f}" if validate is not None else ""
+            print(f"Epoch {epoch + 1:3d}: loss {loss:.6f}{validation}")
+        if hooks.end(epoch, current):
+            history.converged = True  # whoever asked to stop needs no warning
+            break
+        if early_stopping and watched < best_loss:
+            best_parameters = current()
+        epochs_without_change = epochs_without_change + 1 if watched > best_loss - tol else 0
+        best_loss = min(best_loss, watched)
+        if epochs_without_change >= n_iter_no_change:
+            history.converged = True
+            break
+    coef, intercept, velocity = coordinates.leave(*backend.get_parameters())
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise _diverged(epoch, lr)
+    if best_parameters is not None:
+        coef, intercept = best_parameters
+    return coef.astype(dtype), intercept.astype(dtype), velocity, history
+
+
+def _diverged(epoch, lr):
+    return ValueError(
+        f"Training diverged: the loss or a coefficient ceased to be finite in epoch {epoch + 1} with lr={lr:.6g}. "
+        "Choose a smaller lr, scale the features, or use lr='auto'."
+    )
