@@ -1,0 +1,34 @@
+# make demo: train on MNIST and draw the result. make test: the whole test suite. Both make their own environment in .venv.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check
+
+demo: .venv/installed
+	.venv/bin/python examples/mnist.py
+
+test: .venv/installed-test
+	.venv/bin/python -m pytest
+
+lint: .venv/installed-lint
+	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/cython-lint skdl/_kernels.pyx
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "skdl needs Python >= 3.11: say which with make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "skdl's Makefile needs Python's venv module. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
+
+# Rebuilt whenever a source of the extension changes; the package itself is installed in place.
+.venv/installed: .venv/bin/python pyproject.toml setup.py skdl/_kernels.pyx skdl/_leaves.h skdl/_leaf_types.h skdl/_leaf.h
+	$(PIP) install -q -e '.[example]'
+	@touch $@
+
+.venv/installed-test: .venv/installed
+	$(PIP) install -q -e '.[example,test]'
+	@touch $@
+
+.venv/installed-lint: .venv/bin/python
+	$(PIP) install -q ruff cython-lint
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
+
+.PHONY: demo test lint clean
