@@ -12,7 +12,6 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import assert_all_finite, check_array, check_random_state, column_or_1d
-from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -186,13 +185,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                     f"{classes[0]!r}."
                 )
             start = self._previous_parameters(classes, X.shape[1]) if self.warm_start else None
-            weight = self._combined_weight(sample_weight, X, y, classes)
+            weight = self._combined_weight(sample_weight, y, classes)
             rows = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
             validation = self._validation_set(X_val, y_val, sample_weight_val, classes)
             if self.early_stopping and validation is None:
-                rows, held_out = train_test_split(
-                    rows, test_size=self.validation_fraction, random_state=self.random_state, stratify=y[rows]
-                )
+                rows, held_out = self._split(rows, y)
                 validation = (X, y[held_out], None if weight is None else weight[held_out], held_out)
             hooks = _CallbackHooks(
                 self, self.max_iter, {"classes_": classes}, X=X, y=y_given, metadata={"sample_weight": sample_weight}
@@ -219,7 +216,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """Train on one batch of data for one pass, from where the last call ended.
 
         The step size stays at its starting value. With ``lr="auto"`` the statistics of the features are those of all
-        rows seen so far.
+        rows seen so far; so are the class weights with ``class_weight="balanced"``.
 
         Parameters
         ----------
@@ -239,15 +236,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Raises
         ------
         ValueError
-            As `fit`; if `classes` is missing at the first call or changes later; if y holds another class; if
-            `class_weight="balanced"`, for which all of y would have to be known.
+            As `fit`; if `classes` is missing at the first call or changes later; if y holds another class.
         """
         self._check_parameters()
-        if self.class_weight == "balanced":
-            raise ValueError(
-                "class_weight='balanced' is not supported by partial_fit, which never sees all of y: compute the weights with "
-                "sklearn.utils.class_weight.compute_class_weight and pass a dict."
-            )
         first = not hasattr(self, "classes_")
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
@@ -262,16 +253,17 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         with self._unchanged_on_error():
             X, y = self._validate_X_y(X, y, reset=first)
             y = _encode(y, classes, "y")
-            weight = self._combined_weight(sample_weight, X, y, classes)
+            statistics, velocity, seen = getattr(self, "_stream", (None, None, np.zeros(len(classes))))
+            weight = self._combined_weight(sample_weight, y, classes, seen)
             rows = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
             n_iter = getattr(self, "n_iter_", 0)
             start = None if first else (self.coef_, self.intercept_)
-            statistics, velocity = getattr(self, "_stream", (None, None))
             solution = self._solve(
                 X, y, weight, rows, classes, start, statistics, velocity, n_epochs=1, lr_schedule="constant", epoch=n_iter
             )
             self._adopt(solution, classes)
-            self._stream = solution["stream"]
+            own_weight = _check_weight(sample_weight, len(y), "sample_weight")
+            self._stream = *solution["stream"], seen + np.bincount(y, weights=own_weight, minlength=len(classes))
             self.n_iter_ = n_iter + 1
             self.loss_curve_ = [*getattr(self, "loss_curve_", []), *solution["history"].loss_curve]
         return self
@@ -408,24 +400,35 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         check_classification_targets(y)
         return (_checked_csr(X) if sparse.issparse(X) else np.require(X, requirements="CA")), y
 
-    def _combined_weight(self, sample_weight, X, y, classes):
-        """Weight (n_samples,) of each row, sample_weight times class_weight, or None where all are equal."""
+    def _combined_weight(self, sample_weight, y, classes, seen=0.0):
+        """Weight (n_samples,) of each row, sample_weight times class_weight, or None where all are equal.
+
+        `seen` is the total weight of each class in earlier batches; "balanced" counts it.
+        """
         weight = _check_weight(sample_weight, len(y), "sample_weight")
         if self.class_weight is not None:
-            labels = classes[y]
             if isinstance(self.class_weight, dict):
-                unknown = set(self.class_weight) - set(classes.tolist())
-                if unknown:
-                    raise ValueError(f"class_weight has weights for {sorted(unknown, key=repr)}, but the classes are {classes}.")
-            of_class = compute_class_weight(self.class_weight, classes=classes, y=labels, sample_weight=weight)
-            if not (np.isfinite(of_class).all() and (of_class >= 0).all()):
-                raise ValueError(f"class_weight={self.class_weight!r} is not valid: expected finite weights >= 0.")
+                of_class = self._listed_class_weights(classes)
+            else:
+                totals = seen + np.bincount(y, weights=weight, minlength=len(classes))
+                of_class = np.divide(1.0, totals, out=np.zeros(len(classes)), where=totals > 0)
             weight = of_class[y] if weight is None else weight * of_class[y]
-        if weight is None or (weight == weight[0]).all() and weight[0] > 0:
+        if weight is None or (weight[0] > 0 and (weight == weight[0]).all()):
             return None
         if not weight.any():
-            raise ValueError("sample_weight and class_weight leave every sample with weight zero: at least one must be > 0.")
+            raise ValueError("sample_weight and class_weight leave every row with weight zero: at least one must be > 0.")
         return weight
+
+    def _listed_class_weights(self, classes):
+        labels = classes.tolist()
+        of_class = np.array([self.class_weight.get(label, 1.0) for label in labels])
+        if of_class.dtype.kind not in "iuf" or not (np.isfinite(of_class).all() and (of_class >= 0).all()):
+            raise ValueError(f"class_weight={self.class_weight!r} is not valid: expected finite weights >= 0.")
+        # A fold of a cross-validation may lack a class; but a class without weight beside a weight without class is a slip.
+        unknown = [label for label in self.class_weight if label not in labels]
+        if unknown and any(label not in self.class_weight for label in labels):
+            raise ValueError(f"class_weight has a weight for {unknown}, but the classes are {labels}.")
+        return of_class
 
     def _validation_set(self, X_val, y_val, sample_weight_val, classes):
         """(X_val, class numbers, weight or None, None) or None."""
@@ -441,6 +444,16 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if len(y_val) != X_val.shape[0]:
             raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
         return X_val, _encode(y_val, classes, "y_val"), _check_weight(sample_weight_val, len(y_val), "sample_weight_val"), None
+
+    def _split(self, rows, y):
+        """Rows to train on and rows held out, stratified unless there are too few rows for that."""
+        n_held_out = int(np.ceil(self.validation_fraction * len(rows)))
+        counts = np.unique(y[rows], return_counts=True)[1]
+        stratifies = counts.min() >= 2 and len(counts) <= min(n_held_out, len(rows) - n_held_out)
+        rows, held_out = train_test_split(
+            rows, test_size=n_held_out, random_state=self.random_state, stratify=y[rows] if stratifies else None
+        )
+        return np.sort(rows), np.sort(held_out)
 
     def _previous_parameters(self, classes, n_features):
         """What a warm start begins with, or None."""

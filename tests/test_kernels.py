@@ -1,0 +1,263 @@
+"""The shipped kernels against finite differences and the NumPy twin, on every instruction set of this processor."""
+
+import numpy as np
+import pytest
+import reference
+from scipy import sparse
+
+from skdl import _kernels, _openmp
+from skdl._backends import get_backend
+
+NARROW = ["float32", "float16", "uint8", "int8", "bool"]
+
+
+@pytest.fixture(params=_kernels.instruction_sets())
+def instruction_set(request, monkeypatch):
+    monkeypatch.setenv("SKDL_INSTRUCTION_SET", request.param)
+    return request.param
+
+
+@pytest.fixture
+def many_parts(monkeypatch):
+    """Small problems take the way of large ones: several blocks, several chunks a batch, more threads than blocks."""
+    monkeypatch.setattr(_openmp, "BLOCK_VECTORS", 1)
+    monkeypatch.setattr(_openmp, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(_openmp, "FLOP_PER_THREAD", 1)
+
+
+class Problem:
+    """Random data, parameters and settings, and the two ways to run an epoch on them."""
+
+    def __init__(self, n, d, n_logits, *, storage="float64", csr=False, weighted=True, seed=0):
+        rng = np.random.default_rng(seed)
+        n_classes = max(n_logits, 2)
+        X = rng.integers(-3, 4, size=(n, d)) * (rng.random((n, d)) < 0.5)
+        if storage == "bool":
+            X = X > 0
+        elif storage == "uint8":
+            X = abs(X)
+        elif storage.startswith("float"):
+            X = X + (X != 0) * rng.random((n, d)).astype("float16")
+        self.dense = X.astype(storage)
+        self.X = sparse.csr_array(self.dense) if csr else self.dense
+        self.y = rng.integers(0, n_classes, n).astype(np.int32)
+        weight = rng.random(n) + 0.1
+        self.weight = weight / weight.mean() if weighted else None
+        self.W, self.b = 0.3 * rng.normal(size=(n_logits, d)), 0.3 * rng.normal(size=n_logits)
+        self.V, self.v = 0.1 * rng.normal(size=(n_logits, d)), 0.1 * rng.normal(size=n_logits)
+        self.mean, self.scale = rng.normal(size=d), rng.uniform(0.5, 2, d)
+        self.order = rng.permutation(n)
+
+    def run(self, step_sizes, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
+            coordinates=False, n_jobs=1, n_epochs=1):  # fmt: skip
+        """Mean loss, coef, intercept and velocity after epochs of the backend."""
+        _, backend_class = get_backend("openmp")
+        W, b = self.W if W is None else W, self.b if b is None else b
+        backend = backend_class(self.X, self.y, self.weight, len(W), n_jobs=n_jobs)
+        mean, scale = (self.mean, self.scale) if coordinates else (None, None)
+        backend.start(W, b, (self.V, self.v), mean=mean, scale=scale, l1=l1, l2=l2, momentum=momentum,
+                      fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
+        for _ in range(n_epochs):
+            loss = backend.run_epoch(self.order, np.asarray(step_sizes, dtype=float))
+        return loss, *backend.get_parameters()
+
+    def run_twin(self, step_sizes, batch_size, *, momentum=0.0, l1=0.0, l2=0.0, fit_intercept=True, coordinates=False,
+                 n_epochs=1):  # fmt: skip
+        W, b, V, v = (a.astype(float).copy() for a in (self.W, self.b, self.V, self.v))
+        X = self.dense.astype(float)
+        csr = sparse.issparse(self.X)
+        if coordinates:
+            X = X * self.scale if csr else (X - self.mean) * self.scale
+        weight = np.ones(len(X)) if self.weight is None else self.weight
+        d = X.shape[1]
+        for _ in range(n_epochs):
+            loss = reference.run_epoch(
+                W, b, V, v, X, self.y, weight, self.order, batch_size, step_sizes, momentum=momentum,
+                l1=np.broadcast_to(l1, d), l2=np.broadcast_to(l2, d), fit_intercept=fit_intercept, lazy=csr,
+            )  # fmt: skip
+        return loss, W, b, (V, v)
+
+
+def relative_error(a, b):
+    return np.linalg.norm(np.asarray(a, float) - b) / np.linalg.norm(b)
+
+
+def central_differences(f, x, h=1e-5):
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        e = np.zeros_like(x)
+        e[i] = h
+        gradient[i] = (f(x + e) - f(x - e)) / (2 * h)
+    return gradient
+
+
+@pytest.mark.parametrize("n_logits", [1, 3, 5])
+def test_twin_gradient(n_logits):
+    p = Problem(12, 4, n_logits)
+    X = p.dense
+    _, G, g = reference.loss_and_gradient(p.W, p.b, X, p.y, p.weight)
+    numeric_G = central_differences(lambda W: reference.loss_and_gradient(W, p.b, X, p.y, p.weight)[0], p.W)
+    numeric_g = central_differences(lambda b: reference.loss_and_gradient(p.W, b, X, p.y, p.weight)[0], p.b)
+    assert relative_error(G, numeric_G) < 1e-8
+    assert relative_error(g, numeric_g) < 1e-8
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize(("n", "d", "n_logits"), [(1, 1, 1), (5, 3, 3), (21, 7, 1), (19, 17, 10), (34, 5, 17)])
+def test_gradient(instruction_set, n, d, n_logits, csr, weighted):
+    """One full-batch step of size 1 moves by the gradient; a step of size 0 measures the loss."""
+    p = Problem(n, d, n_logits, csr=csr, weighted=weighted)
+    _, W, b, _ = p.run([1.0], n)
+    numeric_G = central_differences(lambda W: p.run([0.0], n, W=W)[0], p.W)
+    numeric_g = central_differences(lambda b: p.run([0.0], n, b=b)[0], p.b)
+    assert relative_error(p.W - W, numeric_G) < 1e-6
+    assert relative_error(p.b - b, numeric_g) < 1e-6
+
+
+@pytest.mark.parametrize("csr", [False, True])
+def test_gradient_of_a_thousand_classes(csr):
+    """Along random directions, since each difference costs a pass."""
+    p = Problem(50, 30, 1000, csr=csr)
+    _, W, b, _ = p.run([1.0], 50)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        D, e = rng.normal(size=p.W.shape), rng.normal(size=p.b.shape)
+        slope = central_differences(lambda t: p.run([0.0], 50, W=p.W + t[0] * D, b=p.b + t[0] * e)[0], np.zeros(1))[0]  # noqa: B023
+        assert ((p.W - W) * D).sum() + ((p.b - b) * e).sum() == pytest.approx(slope, rel=1e-6)
+
+
+PENALTIES = {"none": (0.0, 0.0), "l2": (0.0, 0.1), "l1": (0.05, 0.0), "both": (0.05, 0.1)}
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(7, 5, 3, 1), (50, 33, 10, 16), (101, 250, 1, 40)])
+def test_epochs_equal_the_twin(instruction_set, n, d, n_logits, batch_size, csr, penalty, momentum):
+    p = Problem(n, d, n_logits, csr=csr)
+    step_sizes = np.linspace(0.5, 0.1, -(-n // batch_size))
+    l1, l2 = (np.linspace(0.5, 1.5, d) * strength for strength in PENALTIES[penalty])
+    settings = {"momentum": momentum, "l1": l1, "l2": l2, "coordinates": True, "n_epochs": 2}
+    loss, W, b, (V, v) = p.run_twin(step_sizes, batch_size, **settings)
+    got_loss, got_W, got_b, (got_V, got_v) = p.run(step_sizes, batch_size, **settings)
+    assert got_loss == pytest.approx(loss, rel=1e-11)
+    np.testing.assert_allclose(got_W, W, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(got_b, b, rtol=1e-9, atol=1e-12)
+    if momentum:
+        np.testing.assert_allclose(got_V, V, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(got_v, v, rtol=1e-9, atol=1e-12)
+    if penalty in ("l1", "both"):
+        assert ((got_W == 0) == (W == 0)).all()
+        assert (W == 0).any() or n == 7  # 15 coefficients need not have a zero
+
+
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(90, 100, 10, 64), (64, 40, 17, 64), (40, 20, 1, 33)])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, dtype, csr):
+    """The ways of large problems give the twin's result, and the same bits for any number of threads."""
+    p = Problem(n, d, n_logits, csr=csr, storage=dtype)
+    step_sizes = np.full(-(-n // batch_size), 0.3)
+    settings = {"momentum": 0.5, "l1": np.full(d, 0.01), "l2": np.full(d, 0.01), "coordinates": True, "n_epochs": 2}
+    _, W, b, _ = p.run_twin(step_sizes, batch_size, **settings)
+    results = [p.run(step_sizes, batch_size, n_jobs=n_jobs, **settings) for n_jobs in (1, 2, 3, 8)]
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    np.testing.assert_allclose(results[0][1], W, rtol=tolerance, atol=tolerance)
+    np.testing.assert_allclose(results[0][2], b, rtol=tolerance, atol=tolerance)
+    for loss, W, b, (V, v) in results[1:]:
+        assert loss == results[0][0]
+        for a, first in ((W, results[0][1]), (b, results[0][2]), (V, results[0][3][0]), (v, results[0][3][1])):
+            np.testing.assert_array_equal(a, first)
+
+
+@pytest.mark.parametrize("storage", NARROW)
+def test_storage_types(instruction_set, storage):
+    """Narrow types give the bits of their float32 copy, and the twin's result to float32's rounding."""
+    p, q = Problem(60, 37, 10, storage=storage), Problem(60, 37, 10, storage=storage)
+    q.X = q.X.astype(np.float32)
+    settings = {"momentum": 0.9, "coordinates": True}
+    step_sizes = np.full(4, 0.2)
+    loss, W, b, _ = p.run(step_sizes, 16, **settings)
+    expected_loss, expected_W, expected_b, _ = q.run(step_sizes, 16, **settings)
+    assert loss == expected_loss
+    np.testing.assert_array_equal(W, expected_W)
+    np.testing.assert_array_equal(b, expected_b)
+    _, W, b, _ = p.run_twin(step_sizes, 16, **settings)
+    # 60 float32 additions of numbers of order 1 in each sum
+    np.testing.assert_allclose(expected_W, W, rtol=1e-4, atol=60 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(expected_b, b, rtol=1e-4, atol=60 * np.finfo(np.float32).eps)
+
+
+def test_every_half_precision_number():
+    """All finite float16 values, subnormal ones included, are converted exactly."""
+    X = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    X = X[np.isfinite(X)].reshape(-1, 1)
+    logits = _openmp.decision_function(X, np.ones((1, 1), np.float32), np.zeros(1, np.float32))
+    np.testing.assert_array_equal(logits, X.astype(np.float32))
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_intercept_stays_where_it_is_not_fitted(fit_intercept):
+    p = Problem(30, 5, 3)
+    _, _, b, _ = p.run([0.1, 0.1], 15, fit_intercept=fit_intercept)
+    assert (b == p.b).all() != fit_intercept
+
+
+@pytest.mark.parametrize("storage", ["float64", *NARROW])
+@pytest.mark.parametrize("n_logits", [1, 3, 17])
+def test_decision_function(instruction_set, storage, n_logits):
+    p = Problem(301, 37, n_logits, storage=storage)
+    expected = p.dense.astype(float) @ p.W.T + p.b
+    got = _openmp.decision_function(p.X, p.W, p.b, n_jobs=2)
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
+    rows = p.order[:50]
+    np.testing.assert_array_equal(_openmp.decision_function(p.X, p.W, p.b, rows=rows), got[rows])
+    np.testing.assert_array_equal(_openmp.decision_function(p.X[7:8], p.W, p.b), got[7:8])
+
+
+@pytest.mark.parametrize(
+    ("storage", "csr"), [("float64", True), ("float32", True), *((s, False) for s in ["float64", *NARROW])]
+)
+def test_column_statistics(instruction_set, storage, csr):
+    p = Problem(150, 37, 3, storage=storage, csr=csr)
+    X, w = p.dense.astype(float), p.weight
+    rows = np.sort(p.order[:100])
+    _, backend_class = get_backend("openmp")
+    mean, variance, low, high = backend_class(p.X, p.y, w, 3).column_statistics(rows)
+    X, w = X[rows], w[rows]
+    tolerance = 1e-12 if storage == "float64" or csr else 1e-5
+    expected_mean = np.average(X, axis=0, weights=w)
+    if csr:
+        expected_mean = np.zeros(37)
+        np.testing.assert_array_equal(high, abs(X).max(axis=0))
+        np.testing.assert_array_equal(low, -high)
+    else:
+        np.testing.assert_array_equal(low, X.min(axis=0))
+        np.testing.assert_array_equal(high, X.max(axis=0))
+    np.testing.assert_allclose(mean, expected_mean, rtol=tolerance, atol=tolerance)
+    expected_variance = np.average((X - expected_mean) ** 2, axis=0, weights=w)
+    # float32 weights are rounded: relative 6e-8
+    np.testing.assert_allclose(variance, expected_variance, rtol=max(tolerance, 1e-6), atol=tolerance)
+
+
+def test_unknown_instruction_set(monkeypatch):
+    monkeypatch.setenv("SKDL_INSTRUCTION_SET", "mmx")
+    with pytest.raises(ValueError, match=r"SKDL_INSTRUCTION_SET='mmx'.*baseline"):
+        _openmp.instruction_set()
+
+
+@pytest.mark.parametrize(
+    ("indices", "indptr", "defect"),
+    [
+        ([0, 1], [0, 1, 2], None),
+        ([0, 1], [1, 1, 2], (1, 0)),
+        ([0, 1], [0, 2, 1], (2, 1)),
+        ([0, 1], [0, 1, 3], (3, 1)),
+        ([0, 3], [0, 1, 2], (4, 1)),
+        ([0, -1], [0, 1, 2], (4, 1)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_csr_defects(indices, indptr, defect, dtype):
+    assert _kernels.find_csr_defect(np.array(indices, dtype), np.array(indptr, dtype), 2, 3) == defect
