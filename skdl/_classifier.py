@@ -17,14 +17,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from skdl._backends import BACKENDS, get_backend
 from skdl._kernels import find_csr_defect
-from skdl._sgd import Coordinates, EpochHooks, Statistics, log_loss_and_accuracy, train
+from skdl._sgd import Coordinates, EpochHooks, Statistics, auto_epochs, auto_lr, log_loss_and_accuracy, train
 
 # Storage types that the kernels convert themselves; whatever is not among them becomes float64.
 DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
 SPARSE_TYPES = [np.float64, np.float32]
-
-# lr="auto" takes steps of AUTO_STEP (1 - momentum) / (1 + mean squared norm of the rows in the scaled coordinates).
-AUTO_STEP = 100.0
 
 
 def _is_number(x):
@@ -43,7 +40,10 @@ def _is_flag(x):
 _VALID = {
     "lr": (lambda x: (isinstance(x, str) and x == "auto") or (_is_number(x) and x > 0), "'auto' or a number > 0"),
     "batch_size": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
-    "max_iter": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "max_iter": (
+        lambda x: (isinstance(x, str) and x == "auto") or (_is_count(x) and x >= 1),
+        "'auto' or an integer >= 1",
+    ),
     "lr_schedule": (
         lambda x: isinstance(x, str) and x in ("constant", "linear", "cosine"),
         "'constant', 'linear' or 'cosine'",
@@ -107,7 +107,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         *,
         lr="auto",
         batch_size=128,
-        max_iter=20,
+        max_iter="auto",
         lr_schedule="linear",
         momentum=0.9,
         alpha=1e-4,
@@ -191,15 +191,21 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if self.early_stopping and validation is None:
                 rows, held_out = self._split(rows, y)
                 validation = (X, y[held_out], None if weight is None else weight[held_out], held_out)
+            n_epochs = auto_epochs(len(rows), self.batch_size) if self.max_iter == "auto" else self.max_iter
             hooks = _CallbackHooks(
-                self, self.max_iter, {"classes_": classes}, X=X, y=y_given, metadata={"sample_weight": sample_weight}
+                self, n_epochs, {"classes_": classes}, X=X, y=y_given, metadata={"sample_weight": sample_weight}
             )
             solution = self._solve(
-                X, y, weight, rows, classes, start, n_epochs=self.max_iter, validation=validation, hooks=hooks
+                X, y, weight, rows, classes, start, n_epochs=n_epochs, validation=validation, hooks=hooks
             )
             history = solution["history"]
             if not history.converged:
-                warnings.warn("not converged", ConvergenceWarning, stacklevel=3)
+                warnings.warn(
+                    f"The loss was still falling when the {n_epochs} epochs of max_iter ended: the model may be short of the "
+                    f"optimum. Try max_iter={auto_epochs(len(rows), self.batch_size)}, or leave max_iter='auto'.",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
             self.__dict__.pop("_stream", None)
             for name in ("validation_loss_curve_", "validation_scores_"):
                 self.__dict__.pop(name, None)
@@ -298,10 +304,18 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         else:
             _check_finite(X)
         coordinates = Coordinates(
-            statistics, n_features, centre=self.fit_intercept and not sparse.issparse(X), dtype=backend.dtype
+            statistics,
+            n_features,
+            centre=self.fit_intercept and not sparse.issparse(X),
+            is_sparse=sparse.issparse(X),
+            dtype=backend.dtype,
         )
+        batch_size = min(self.batch_size, len(rows))
         if self.lr == "auto":
-            lr = AUTO_STEP * (1 - self.momentum) / (coordinates.mean_squared_norm + 1)
+            batch_size = -(-len(rows) // -(-len(rows) // batch_size))  # even batches: a small last one is a noisy one
+            lr = auto_lr(
+                X, rows, weight, coordinates, n_logits=n_logits, batch_size=batch_size, momentum=self.momentum
+            )
         else:
             lr = float(self.lr)
         if start is None:
@@ -326,7 +340,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             velocity,
             coordinates,
             lr=lr,
-            batch_size=min(self.batch_size, len(rows)),
+            batch_size=batch_size,
             n_epochs=n_epochs,
             lr_schedule=lr_schedule or self.lr_schedule,
             momentum=self.momentum,

@@ -45,6 +45,11 @@ def max_threads(n_jobs):
     return max(1, available + 1 + (-1 if n_jobs is None else n_jobs))
 
 
+def useful_threads(flop):
+    """Number of threads that so many floating point operations between two barriers can feed."""
+    return 1 + int(flop // FLOP_PER_THREAD)
+
+
 def instruction_set():
     """Number and name of the instruction set in use: the widest, or what SKDL_INSTRUCTION_SET names."""
     names = _kernels.instruction_sets()
@@ -156,7 +161,8 @@ class OpenMPBackend:
             self.velocity = _pad_columns(velocity[0].T, ld, dtype)
             padded_features, n_blocks = n_features, 1
             chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize)
-            n_threads = self.max_threads
+            n_products = chunk * self.X.nnz / self.X.shape[0] * ld
+            n_threads = min(self.max_threads, useful_threads(4 * n_products))
             scratch = n_threads * ld
             self.stamp = np.zeros((n_threads, n_features), dtype=np.int32)
         else:
@@ -166,7 +172,7 @@ class OpenMPBackend:
             self.coef = _pad_columns(coef, ld, dtype)
             keeps_gradient = momentum > 0 or chunk < batch_size
             self.velocity = _pad_columns(velocity[0], ld, dtype) if keeps_gradient else None
-            n_threads = min(self.max_threads, 1 + 4 * chunk * n_features * n_classes // FLOP_PER_THREAD)
+            n_threads = min(self.max_threads, useful_threads(4 * chunk * n_features * n_classes))
             scratch = chunk * ld
             self.stamp = None
         self.intercept = np.ascontiguousarray([intercept, velocity[1]], dtype=dtype)
@@ -234,7 +240,7 @@ def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None
     ld = block[-1]
     chunk = min(_chunk_rows(n_rows, (ld + n_classes) * dtype.itemsize), 128)
     n_chunks = -(-n_rows // chunk)
-    n_threads = min(max_threads(n_jobs), n_chunks, 1 + 2 * n_rows * n_features * n_classes // FLOP_PER_THREAD)
+    n_threads = min(max_threads(n_jobs), n_chunks, useful_threads(2 * n_rows * n_features * n_classes))
     _kernels.decision_function(
         _bytes(X),
         _kernels.STORAGE[X.dtype.name],

@@ -15,8 +15,9 @@ The objective, for logits h = W x + b and cross-entropy l, is
     F(W, b) = mean_i weight_i l(h(x_i), y_i) + alpha ((1 - l1_ratio) / 2 ||W||^2 + l1_ratio ||W||_1)
 
 and a step on a minibatch with gradient G of its first term is V := momentum V + G; W := prox(W - lr V), where prox is
-the proximal operator of lr times the penalty: division by 1 + lr alpha (1 - l1_ratio), then soft thresholding at
-lr alpha l1_ratio. The intercept has no penalty. Both the step and F may be taken in other coordinates of x; see
+the proximal operator of lr / (1 - momentum) times the penalty (a gradient moves W by lr / (1 - momentum) in all, so the
+penalty must, or the fixed point is not F's): with t = lr alpha / (1 - momentum), division by 1 + t (1 - l1_ratio), then
+soft thresholding at t l1_ratio. The intercept has no penalty. The step may be taken in other coordinates of x; see
 `Coordinates`.
 """
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 from scipy.special import log_expit, log_softmax
 
 
@@ -45,28 +47,43 @@ class Statistics(NamedTuple):
         return Statistics(weight, self.mean + share * apart, variance, low, high)
 
 
+# A column whose values differ by less than this many units of rounding is constant.
+CONSTANT = 32
+
+
 class Coordinates:
     """SGD sees u = (x - mean) * scale: a diagonal preconditioner, applied by the kernels to the values that they load.
 
     The model stays one on x: with W, b for x and W', b' for u, W = W' * scale and b = b' - W mean give the same logits,
     and the penalty on W is one on W' whose strength differs from feature to feature. So the optimum does not move.
+
+    1 / scale is the geometric mean of max |x - mean| and the standard deviation: the first alone is slow where a column
+    has outliers, the second alone overrates rare features. A sparse column is not centred and is divided by max |x|.
     Without statistics, u is x.
     """
 
-    def __init__(self, statistics, n_features, *, centre, dtype):
-        self.identity = statistics is None
+    def __init__(self, statistics, n_features, *, centre, is_sparse, dtype):
         self.mean, self.scale = np.zeros(n_features), np.ones(n_features)
-        if statistics is None:
+        self.identity = statistics is None
+        if self.identity:
             return
+        _, mean, variance, low, high = statistics
+        usable = np.ones(n_features, dtype=bool)
         if centre:
-            self.mean = statistics.mean.astype(dtype).astype(np.float64)  # as the kernels round it
-        reach = np.maximum(statistics.high - self.mean, self.mean - statistics.low)
-        with np.errstate(over="ignore", divide="ignore"):
-            scale = 1 / reach
-            self.scale = np.where(np.isfinite(scale.astype(dtype)) & (scale.astype(dtype) > 0), scale, 1.0)
-            # E u^2 <= 1; the bound stands in where squares are beyond the range of the type
-            square = (statistics.variance + (statistics.mean - self.mean) ** 2) * self.scale**2
-        self.mean_squared_norm = np.where(np.isfinite(square), np.clip(square, 0, 1), 1.0).sum()
+            usable = high - low > CONSTANT * np.finfo(dtype).eps * np.maximum(abs(low), abs(high))
+            self.mean = np.where(usable, mean, low).astype(dtype).astype(np.float64)  # as the kernels round it
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            reach = np.maximum(high - self.mean, self.mean - low)
+            spread = np.sqrt(variance + (mean - self.mean) ** 2)
+            spread = np.where(np.isfinite(spread), spread, reach)  # the squares may be beyond the range of the type
+            scale = (1 / (reach if is_sparse else np.sqrt(reach) * np.sqrt(spread))).astype(dtype)
+            usable &= np.isfinite(scale) & (scale > 0)
+        self.scale[usable] = scale[usable]
+        self.mean_squared_norm = ((spread * self.scale)[usable] ** 2).sum()
+
+    def apply(self, X):
+        """u of some rows, as a new array."""
+        return X.multiply(self.scale).tocsr() if sparse.issparse(X) else (X - self.mean) * self.scale
 
     def enter(self, coef, intercept, velocity):
         """Parameters and velocity for x to those for u. A velocity transforms as a gradient."""
@@ -86,6 +103,44 @@ class Coordinates:
             intercept - coef @ self.mean,
             (coef_velocity / self.scale + np.outer(intercept_velocity, self.mean), intercept_velocity),
         )
+
+
+def largest_curvature(U, weight, n_iter=10):
+    """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close."""
+    v = np.random.default_rng(0).normal(size=U.shape[1])
+    value = 0.0
+    for _ in range(n_iter):
+        norm = np.linalg.norm(v)
+        if norm == 0:
+            break
+        p = U @ (v / norm)
+        value = (weight * p**2).sum() / weight.sum()
+        v = U.T @ (weight * p)
+    return value
+
+
+def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_sampled=8):
+    """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
+
+    1. Stability: heavy-ball descent on a quadratic of curvature L stands steps up to 2 (1 + momentum) / L (Polyak 1964),
+       and the cross-entropy's curvature is at most half the largest eigenvalue of the mean of u u^T on a minibatch
+       (Boehning 1992), a quarter for two classes with their one logit. The intercept is a feature that is always 1.
+    2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
+       which momentum adds up. The constant is from the study in benchmarks/auto_lr.py.
+    """
+    n_batches = -(-len(rows) // batch_size)
+    # Beyond a thousand rows a minibatch's curvature is that of all data; wide rows are sampled more sparingly.
+    size = max(1, min(batch_size, 1024, 2**22 // X.shape[1]))
+    sampled = np.random.default_rng(0).permutation(rows)[: n_sampled * size] if n_batches > 1 else rows
+    curvature = 1.0
+    for start in range(0, len(sampled) - size + 1, size):
+        batch = sampled[start : start + size]
+        U = coordinates.apply(X[batch])
+        curvature = max(curvature, largest_curvature(U, np.ones(size) if weight is None else weight[batch]))
+    lr = 4 * (1 + momentum) / curvature
+    if n_batches > 1 and coordinates.mean_squared_norm > 0:
+        lr = min(lr, 3.8 * (1 - momentum) * batch_size / coordinates.mean_squared_norm)
+    return 2 * lr if n_logits == 1 else lr
 
 
 def step_sizes(schedule, lr, n_batches, epoch, n_epochs):
@@ -108,6 +163,16 @@ def log_loss_and_accuracy(logits, y, weight):
         losses = -log_softmax(logits, axis=1)[np.arange(len(y)), y]
         correct = logits.argmax(axis=1) == y
     return np.average(losses, weights=weight), np.average(correct, weights=weight)
+
+
+# Updates that a fit with max_iter="auto" makes, at the least; with fewer than ENOUGH_UPDATES a fit may stop short of the
+# optimum. From the study in benchmarks/auto_lr.py.
+AUTO_UPDATES, AUTO_EPOCHS, ENOUGH_UPDATES = 3000, 5, 1000
+
+
+def auto_epochs(n_rows, batch_size):
+    """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
+    return max(AUTO_EPOCHS, -(-AUTO_UPDATES // -(-n_rows // batch_size)))
 
 
 @dataclass
@@ -164,8 +229,8 @@ def train(
     history = History()
     dtype = backend.dtype
     # In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|.
-    l2 = alpha * (1 - l1_ratio) * coordinates.scale**2
-    l1 = alpha * l1_ratio * coordinates.scale
+    l2 = alpha / (1 - momentum) * (1 - l1_ratio) * coordinates.scale**2
+    l1 = alpha / (1 - momentum) * l1_ratio * coordinates.scale
     coef, intercept, velocity = coordinates.enter(coef, intercept, velocity)
     backend.start(
         coef,
@@ -209,11 +274,17 @@ def train(
             break
         if early_stopping and watched < best_loss:
             best_parameters = current()
-        epochs_without_change = epochs_without_change + 1 if watched > best_loss - tol else 0
-        best_loss = min(best_loss, watched)
-        if epochs_without_change >= n_iter_no_change:
-            history.converged = True
-            break
+        if early_stopping or lr_schedule == "constant":
+            epochs_without_change = epochs_without_change + 1 if watched > best_loss - tol else 0
+            best_loss = min(best_loss, watched)
+            if epochs_without_change >= n_iter_no_change:
+                history.converged = True
+                break
+    # With a falling step the loss falls to the end, so the plateau says nothing: what counts is whether there were
+    # enough updates, and whether the second half of the epochs still brought much.
+    curve = history.loss_curve
+    still_falling = curve[(len(curve) - 1) // 2] - curve[-1] > tol
+    history.converged |= len(curve) * n_batches >= ENOUGH_UPDATES or not still_falling
     coef, intercept, velocity = coordinates.leave(*backend.get_parameters())
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise _diverged(epoch, lr)

@@ -1,0 +1,173 @@
+"""What training must reach: the course's homework, LogisticRegression's optimum, the same bits, little memory."""
+
+import subprocess
+import sys
+import textwrap
+import warnings
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from skdl import SoftmaxRegressionClassifier
+
+TEXTBOOK = {
+    "lr": 0.2,
+    "batch_size": 100,
+    "lr_schedule": "constant",
+    "momentum": 0,
+    "alpha": 0,
+    "fit_intercept": False,
+    "shuffle": False,
+    "tol": 0,
+}
+
+
+def quiet_fit(model, *args, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return model.fit(*args, **kwargs)
+
+
+def test_textbook(mnist):
+    """Homework 0 of CMU's Deep Learning Systems course: its test errors, and its weights step by step."""
+    X, y, X_test, y_test = mnist
+    X, X_test = X.astype(np.float32) / np.float32(255), X_test.astype(np.float32) / np.float32(255)
+    W = np.zeros((784, 10), dtype=np.float32)
+    one_hot = np.eye(10, dtype=np.float32)[y]
+    model = SoftmaxRegressionClassifier(**TEXTBOOK, warm_start=True, max_iter=1)
+    errors = []
+    for _ in range(10):
+        for start in range(0, 60000, 100):
+            x = X[start : start + 100]
+            Z = np.exp(x @ W)
+            Z /= Z.sum(axis=1, keepdims=True)
+            W -= np.float32(0.2 / 100) * (x.T @ (Z - one_hot[start : start + 100]))
+        quiet_fit(model, X, y)
+        errors.append(100 * np.mean(model.predict(X_test) != y_test))
+        # 600 steps an epoch, each rounded to 6e-8 of weights of order 1
+        np.testing.assert_allclose(model.coef_, W.T, atol=1e-4)
+    assert errors[0] == pytest.approx(9.40, abs=0.011)
+    assert errors[9] == pytest.approx(7.97, abs=0.011)
+    assert (model.intercept_ == 0).all()
+
+
+def objective(model, X, y, alpha, l1_ratio=0.0, weight=None):
+    losses = -model.predict_log_proba(X)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
+    W = model.coef_
+    penalty = alpha * ((1 - l1_ratio) / 2 * (W**2).sum() + l1_ratio * abs(W).sum())
+    return np.average(losses, weights=weight) + penalty
+
+
+DATASETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer, "digits": load_digits}
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("name", DATASETS)
+def test_reaches_the_optimum(name, weighted):
+    X, y = DATASETS[name](return_X_y=True)
+    alpha = 1e-2
+    weight = np.random.default_rng(0).uniform(0.2, 3, len(y)) if weighted else None
+    total = len(y) if weight is None else weight.sum()
+    scaled = StandardScaler().fit_transform(X)
+    peer = quiet_fit(
+        LogisticRegression(C=1 / (alpha * total), tol=1e-10, max_iter=20000), scaled, y, sample_weight=weight
+    )
+    model = SoftmaxRegressionClassifier(alpha=alpha, max_iter=400, tol=0, random_state=0)
+    quiet_fit(model, scaled, y, sample_weight=weight)
+    reached, optimum = (objective(m, scaled, y, alpha, weight=weight) for m in (model, peer))
+    assert reached == pytest.approx(optimum, rel=1e-3)
+
+
+@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_reaches_the_optimum_of_l1(name, l1_ratio, container):
+    X, y = DATASETS[name](return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    alpha = 1e-2
+    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
+    quiet_fit(peer, X, y)
+    model = SoftmaxRegressionClassifier(alpha=alpha, l1_ratio=l1_ratio, max_iter=400, tol=0, random_state=0)
+    quiet_fit(model, container(X), y)
+    reached, optimum = (objective(m, X, y, alpha, l1_ratio) for m in (model, peer))
+    assert reached == pytest.approx(optimum, rel=1e-3)
+    # exact zeros, about as many as the peer has
+    assert (model.coef_ == 0).mean() == pytest.approx((abs(peer.coef_) < 1e-6).mean(), abs=0.1)
+    assert (model.coef_ == 0).any() == (peer.coef_ == 0).any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_same_seed_same_bits_for_any_number_of_threads(mnist, container, dtype):
+    X = container(mnist[0][:3000].astype(dtype))
+    y = mnist[1][:3000]
+    models = [
+        quiet_fit(SoftmaxRegressionClassifier(max_iter=2, n_jobs=n_jobs, random_state=7), X, y) for n_jobs in (1, 2, 3, 8)
+    ]
+    for model in models[1:]:
+        np.testing.assert_array_equal(model.coef_, models[0].coef_)
+        np.testing.assert_array_equal(model.intercept_, models[0].intercept_)
+        assert model.loss_curve_ == models[0].loss_curve_
+    other = quiet_fit(SoftmaxRegressionClassifier(max_iter=2, random_state=8), X, y)
+    assert (other.coef_ != models[0].coef_).any()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_, np.float16])
+def test_narrow_types_give_the_bits_of_float32(mnist, dtype):
+    X, y = (mnist[0][:2000] // 2).astype(dtype), mnist[1][:2000]
+    narrow, wide = (
+        quiet_fit(SoftmaxRegressionClassifier(max_iter=3, random_state=0), data, y) for data in (X, X.astype(np.float32))
+    )
+    assert narrow.coef_.dtype == np.float32
+    np.testing.assert_array_equal(narrow.coef_, wide.coef_)
+    np.testing.assert_array_equal(narrow.intercept_, wide.intercept_)
+    np.testing.assert_array_equal(narrow.predict_proba(X), wide.predict_proba(X.astype(np.float32)))
+
+
+def test_float32_is_close_to_float64(mnist):
+    X, y = mnist[0][:5000].astype(np.float64), mnist[1][:5000]
+    single, double = (
+        quiet_fit(SoftmaxRegressionClassifier(max_iter=3, random_state=0), X.astype(dtype), y)
+        for dtype in (np.float32, np.float64)
+    )
+    np.testing.assert_allclose(single.predict_proba(X), double.predict_proba(X), atol=1e-3)
+    assert single.loss_curve_ == pytest.approx(double.loss_curve_, rel=1e-4)
+
+
+def test_numeric_lr_diverges_with_an_error_and_leaves_the_model_alone(mnist):
+    X, y = mnist[0][:1000].astype(np.float32), mnist[1][:1000]
+    model = quiet_fit(SoftmaxRegressionClassifier(max_iter=1, random_state=0), X, y)
+    before = model.coef_.copy()
+    model.set_params(lr=1e38)
+    with pytest.raises(ValueError, match=r"diverged.*epoch 1 with lr=1e\+38"):
+        model.fit(X, y)
+    np.testing.assert_array_equal(model.coef_, before)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+def test_memory(dtype):
+    """Training on MNIST's shape takes less than 20 MB beside X. Peak memory needs a process of its own."""
+    program = f"""
+        import resource, warnings
+        import numpy as np
+        from skdl import SoftmaxRegressionClassifier
+        warnings.simplefilter("ignore")
+        rng = np.random.default_rng(0)
+        X = rng.integers(0, 256, size=(60000, 784), dtype=np.uint8)
+        if "{dtype}" == "float32":
+            # block by block, so that the conversion leaves no peak behind
+            raw, X = X, np.empty(X.shape, dtype=np.float32)
+            for i in range(0, 60000, 1000):
+                X[i:i + 1000] = raw[i:i + 1000]
+        y = rng.integers(0, 10, size=60000)
+        SoftmaxRegressionClassifier(max_iter=1).fit(X[:500], y[:500])  # threads and libraries
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        SoftmaxRegressionClassifier(max_iter=2).fit(X, y)
+        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 20
