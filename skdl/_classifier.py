@@ -65,6 +65,10 @@ _VALID = {
     "backend": (lambda x: isinstance(x, str) and x in BACKENDS, " or ".join(map(repr, BACKENDS))),
     "device": (lambda x: x is None or isinstance(x, str), "None or a string"),
     "n_jobs": (lambda x: x is None or (_is_count(x) and x != 0), "None or an integer other than 0"),
+    "random_state": (
+        lambda x: x is None or isinstance(x, np.random.RandomState) or (_is_count(x) and 0 <= x < 2**32),
+        "None, an integer from 0 to 2**32 - 1, or a numpy.random.RandomState",
+    ),
     "verbose": (lambda x: _is_flag(x) or (_is_count(x) and x >= 0), "an integer >= 0"),
 }
 
@@ -102,6 +106,118 @@ class _CallbackHooks(EpochHooks):
 
 
 class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+    r"""Softmax regression (multinomial logistic regression) trained by minibatch SGD.
+
+    Minimises, over W = `coef_` and b = `intercept_`,
+
+    .. math::
+        F(W, b) = \frac{\sum_i s_i \, \ell(W x_i + b, y_i)}{\sum_i s_i}
+        + \alpha \left( \frac{1 - \rho}{2} \lVert W \rVert_2^2 + \rho \lVert W \rVert_1 \right)
+
+    with cross-entropy :math:`\ell(h, y) = -h_y + \log \sum_j e^{h_j}`, sample weights :math:`s_i` and
+    :math:`\rho` = `l1_ratio`. It is the objective of :class:`~sklearn.linear_model.LogisticRegression` with
+    ``C = 1 / (alpha * s.sum())``, for two classes too, where there is one logit. The intercept is not penalised.
+
+    Parameters
+    ----------
+    lr : "auto" or float, default="auto"
+        Step size. A number gives the plain textbook step on the features as they are; see Notes for "auto".
+    batch_size : int, default=128
+        Number of rows of a minibatch. With ``lr="auto"`` the rows are shared evenly by as many minibatches as that makes.
+    max_iter : "auto" or int, default="auto"
+        Number of epochs, that is of passes over the data. "auto" makes 3000 updates and at least 5 epochs:
+        7 epochs for 60,000 rows, 3000 for 100.
+    lr_schedule : {"constant", "linear", "cosine"}, default="linear"
+        How the step size falls: not at all, or to 0 at the end of `max_iter` epochs.
+    momentum : float in [0, 1), default=0.9
+        Heavy ball: V := momentum V + G; W := W - lr V.
+    alpha : float, default=1e-4
+        Strength of the penalty.
+    l1_ratio : float in [0, 1], default=0.0
+        Share of the L1 norm in the penalty: 0 is L2, 1 is L1, between them is the elastic net. L1 gives exact zeros.
+    fit_intercept : bool, default=True
+        Whether there is an intercept. Without one ``lr="auto"`` scales the features, but does not centre them.
+    shuffle : bool, default=True
+        Whether to visit the rows in a new random order in each epoch.
+    tol : float, default=1e-4
+        What counts as a change of the loss.
+    n_iter_no_change : int, default=5
+        With early stopping or a constant step: stop after so many epochs without an improvement by `tol`. A falling step
+        improves the loss to its end, so otherwise all epochs run.
+    early_stopping : bool, default=False
+        Whether to watch the loss on a validation set, stop by it, and keep the weights of its best epoch.
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows held out for that (stratified where there are enough), if `fit` is given no `X_val`.
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class label, 1 where the dict has none; "balanced" gives the classes equal total weight.
+    warm_start : bool, default=False
+        Whether `fit` begins with the coefficients of the last fit.
+    backend : {"openmp"}, default="openmp"
+        What computes. It works or raises an error; nothing falls back silently.
+    device : str or None, default=None
+        None for the CPU.
+    n_jobs : int or None, default=None
+        Number of threads; None for all that the process may use (OMP_NUM_THREADS, affinity and quota are respected),
+        negative numbers count from there. The result does not depend on it.
+    random_state : int, RandomState or None, default=None
+        Seed of the order of the rows and of the validation split. One seed gives the same bits on one machine.
+    verbose : int, default=0
+        Whether to print a line after each epoch.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
+        float64 if X was, else float32.
+    intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
+    classes_ : ndarray of shape (n_classes,)
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Where X had feature names that are all strings.
+    n_iter_ : int
+        Number of epochs that were run.
+    loss_curve_ : list of float
+        Mean cross-entropy of each epoch, taken on the way, without the penalty.
+    validation_loss_curve_, validation_scores_ : list of float
+        Cross-entropy and accuracy on the validation set after each epoch, where there is one.
+    lr_ : float
+        The step size of the first update; with ``lr="auto"`` in the scaled coordinates.
+
+    See Also
+    --------
+    sklearn.linear_model.LogisticRegression : The same model by L-BFGS and other solvers: precise, slower on large data.
+    sklearn.linear_model.SGDClassifier : One-versus-rest logistic regression by SGD, one row at a time.
+
+    Notes
+    -----
+    What ``lr="auto"`` does. One pass over X gives the mean, extremes and variance of each feature. SGD then runs in the
+    coordinates (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
+    the kernels: X is neither copied nor changed, and the penalty stays one on the coefficients of X, so the optimum
+    is the same one. The step is the largest that is stable for the curvature seen in eight minibatches, or that the
+    noise of a minibatch allows if that is less, and falls to 0. CSR is not centred, which would make it dense; it is
+    divided by max |x|, so a fit on CSR and one on its dense copy take different ways to the same optimum, while with a
+    numeric `lr` and ``alpha=0`` they give the same model. With a penalty the proximal steps that a feature misses
+    while it does not occur in CSR are taken at once when it next does.
+
+    Computation is in float64 for float64 input, else in float32.
+
+    References
+    ----------
+    .. [1] J. Z. Kolter and T. Chen, "Deep Learning Systems", Carnegie Mellon University, lecture 2, https://dlsyscourse.org
+    .. [2] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Computational
+       Mathematics and Mathematical Physics 4 (5), 1964.
+    .. [3] D. Boehning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
+       44 (1), 1992.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdl import SoftmaxRegressionClassifier
+    >>> X, y = load_digits(return_X_y=True)
+    >>> model = SoftmaxRegressionClassifier(random_state=0).fit(X[:1000], y[:1000])
+    >>> model.score(X[1000:], y[1000:]) > 0.9
+    True
+    """
+
     def __init__(
         self,
         *,
@@ -358,7 +474,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         return {
             "coef_": coef,
             "intercept_": intercept,
-            "lr_": lr,
+            "lr_": float(lr),
             "history": history,
             "stream": (statistics, velocity),
         }
@@ -370,11 +486,15 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     @contextmanager
     def _unchanged_on_error(self):
         """Put the fitted attributes back if anything goes wrong, a KeyboardInterrupt included."""
-        fitted = {name: value for name, value in vars(self).items() if name.endswith("_")}
+
+        def fitted_attributes():
+            return {name: value for name, value in vars(self).items() if name.endswith("_") or name == "_stream"}
+
+        fitted = fitted_attributes()
         try:
             yield
         except BaseException:
-            for name in [name for name in vars(self) if name.endswith("_")]:
+            for name in fitted_attributes():
                 delattr(self, name)
             vars(self).update(fitted)
             raise
@@ -453,7 +573,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if X_val is None or y_val is None:
             given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
             raise ValueError(f"{given} is given, but {missing} is not: a validation set needs both.")
-        X_val = self._validate_X(X_val, reset=False)
+        try:
+            X_val = self._validate_X(X_val, reset=False)
+        except ValueError as error:  # whose text speaks of X
+            raise ValueError(f"X_val: {error}") from error
         y_val = column_or_1d(y_val)
         if len(y_val) != X_val.shape[0]:
             raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
@@ -596,13 +719,20 @@ def _check_finite(X, *, complete=False, evidence=None):
 
 def _checked_csr(X):
     """CSR with one type of index, once no index can lead out of bounds (scipy does not check)."""
-    if X.indices.dtype != X.indptr.dtype:
+    prefix = "X is not a valid CSR array: "
+    if len(X.indptr) != X.shape[0] + 1:
+        raise ValueError(f"{prefix}indptr has {len(X.indptr)} entries for {X.shape[0]} rows: expected {X.shape[0] + 1}.")
+    if X.indices.dtype != X.indptr.dtype or X.indices.dtype not in (np.int32, np.int64):
+        if X.indices.dtype.kind not in "iu" or X.indptr.dtype.kind not in "iu":
+            raise ValueError(
+                f"{prefix}indices and indptr must be integers, but they are {X.indices.dtype} and {X.indptr.dtype}."
+            )
         X = type(X)((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape)
     defect = find_csr_defect(X.indices, X.indptr, min(len(X.data), len(X.indices)), X.shape[1])
     if defect is not None:
         what, where = defect
         raise ValueError(
-            "X is not a valid CSR array: "
+            prefix
             + {
                 1: "indptr must begin with 0",
                 2: f"indptr decreases after position {where}",

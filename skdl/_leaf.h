@@ -84,11 +84,11 @@ INLINE void NAME(take_step)(V g, REAL *w, REAL *v, REAL momentum, int first, int
 
 /* ---- dense ---------------------------------------------------------------------------------------------------- */
 
-INLINE float NAME(half)(uint16_t h)  /* IEEE half to float: exact; infinities and NaN do not come here */
+INLINE float NAME(half)(uint16_t h)  /* IEEE half to float, exact: the exponent is put right by a product */
 {
     union { uint32_t u; float f; } x = {(uint32_t)(h & 0x7fff) << 13}, power = {0x77800000u};  /* 2^112 */
     x.f *= power.f;
-    x.u |= (uint32_t)(h & 0x8000) << 16;
+    x.u |= (uint32_t)(h & 0x8000) << 16 | ((h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0);  /* infinity and NaN stay */
     return x.f;
 }
 

@@ -80,7 +80,7 @@ typedef struct {
     void (*statistics)(const skdl_task *, int64_t f, double *total);
 } skdl_leaves;
 
-/* All threads arrive before one leaves. It spins briefly, for a batch is a matter of microseconds, and then yields:
+/* All threads arrive before one leaves. It spins for some microseconds, which is what a phase of a batch takes, then yields:
  * where threads outnumber cores, the one that is waited for needs this core. */
 typedef struct { int arrived, round; } skdl_barrier;
 
@@ -94,7 +94,7 @@ static inline void skdl_wait(skdl_barrier *b, int n_threads)
         return;
     }
     for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        if (spins > 4000) sched_yield();
+        if (spins > 300) sched_yield();
 #if defined(__x86_64__)
         else __builtin_ia32_pause();
 #endif

@@ -174,6 +174,10 @@ def auto_epochs(n_rows, batch_size):
     """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
     return max(AUTO_EPOCHS, -(-AUTO_UPDATES // -(-n_rows // batch_size)))
 
+# A mean loss beyond this is no longer on the way back: its logits differ by more than float64 can resolve. The penalty may
+# keep such a model finite.
+DIVERGED = 1 / np.finfo(np.float64).eps
+
 
 @dataclass
 class History:
@@ -257,7 +261,7 @@ def train(
         if rng is not None:
             rng.shuffle(order)
         loss = backend.run_epoch(order, step_sizes(lr_schedule, lr, n_batches, epoch, n_epochs))
-        if not np.isfinite(loss):
+        if not loss < DIVERGED:  # NaN included
             raise _diverged(epoch, lr)
         history.loss_curve.append(loss)
         watched = loss
@@ -269,17 +273,16 @@ def train(
         if verbose:
             validation = f", validation loss {validation_loss:.6f}, score {score:.4f}" if validate is not None else ""
             print(f"Epoch {epoch + 1:3d}: loss {loss:.6f}{validation}")
-        if hooks.end(epoch, current):
-            history.converged = True  # whoever asked to stop needs no warning
-            break
         if early_stopping and watched < best_loss:
             best_parameters = current()
         if early_stopping or lr_schedule == "constant":
             epochs_without_change = epochs_without_change + 1 if watched > best_loss - tol else 0
             best_loss = min(best_loss, watched)
-            if epochs_without_change >= n_iter_no_change:
-                history.converged = True
-                break
+            history.converged = epochs_without_change >= n_iter_no_change
+        stop_asked = hooks.end(epoch, current)  # whoever asks to stop needs no warning
+        history.converged |= stop_asked
+        if history.converged:
+            break
     # With a falling step the loss falls to the end, so the plateau says nothing: what counts is whether there were
     # enough updates, and whether the second half of the epochs still brought much.
     curve = history.loss_curve
@@ -295,6 +298,6 @@ def train(
 
 def _diverged(epoch, lr):
     return ValueError(
-        f"Training diverged: the loss or a coefficient ceased to be finite in epoch {epoch + 1} with lr={lr:.6g}. "
+        f"Training diverged: the loss or a coefficient grew beyond all bounds in epoch {epoch + 1} with lr={lr:.6g}. "
         "Choose a smaller lr, scale the features, or use lr='auto'."
     )

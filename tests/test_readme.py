@@ -1,0 +1,38 @@
+"""Every Python snippet of the README runs, in order, as a reader would run them; and so do the docstrings' examples."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+import skdl
+from skdl import _classifier, _show_versions
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_readme(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(snippets) >= 2
+    namespace = {}
+    for snippet in snippets:
+        exec(compile(snippet, "README.md", "exec"), namespace)
+    printed = capsys.readouterr().out
+    error = float(re.search(r"([\d.]+) % test error", printed).group(1))
+    assert error < 7.6
+    assert "['cat']" in printed
+
+
+def test_readme_names_the_commands_of_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for command in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", [_classifier, _show_versions, skdl])
+def test_docstring_examples(module):
+    results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    assert results.failed == 0
+    assert results.attempted > 0 or module is skdl
