@@ -44,7 +44,9 @@ class BuildKernels(build_ext):
             source = os.path.join(folder, "probe.c")
             with open(source, "w") as file:
                 file.write(program)
-            objects = self.compiler.compile([source], folder, extra_postargs=[f for f in flags if not f.startswith("-l")])
+            objects = self.compiler.compile(
+                [source], folder, extra_postargs=[f for f in flags if not f.startswith("-l")]
+            )
             self.compiler.link_executable(objects, os.path.join(folder, "probe"), extra_postargs=flags)
         except (CompileError, LinkError):
             return False

@@ -24,11 +24,15 @@ def load_mnist(part):
 def draw(model, X, y, probabilities, path):
     """Three rows: the weights of each digit; the loss and the confusions; the surest mistakes."""
     ink, paper, accent = "#22303c", "#fbfaf7", "#c8553d"
-    plt.rcParams.update({"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "font.size": 9})
+    plt.rcParams.update(
+        {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "font.size": 9}
+    )
     figure = plt.figure(figsize=(10, 8), facecolor=paper)
     predicted = probabilities.argmax(axis=1)
     mistakes = np.flatnonzero(predicted != y)
-    grid = figure.add_gridspec(3, 1, height_ratios=[1.1, 3.6, 1.1], hspace=0.42, left=0.06, right=0.97, top=0.87, bottom=0.02)
+    grid = figure.add_gridspec(
+        3, 1, height_ratios=[1.1, 3.6, 1.1], hspace=0.42, left=0.06, right=0.97, top=0.87, bottom=0.02
+    )
     figure.suptitle(
         f"Softmax regression on MNIST: {100 * len(mistakes) / len(y):.2f} % test error after {model.n_iter_} epochs",
         x=0.06, y=0.97, ha="left", fontsize=14, fontweight="bold",
@@ -38,11 +42,15 @@ def draw(model, X, y, probabilities, path):
     strength = np.quantile(abs(model.coef_), 0.995)
     for digit in range(10):
         axes = figure.add_subplot(templates[digit])
-        axes.imshow(model.coef_[digit].reshape(28, 28), cmap="RdBu_r", vmin=-strength, vmax=strength, interpolation="bicubic")
+        axes.imshow(
+            model.coef_[digit].reshape(28, 28), cmap="RdBu_r", vmin=-strength, vmax=strength, interpolation="bicubic"
+        )
         axes.set_title(digit, fontsize=9, fontweight="bold", pad=3)
         axes.axis("off")
         if digit == 0:
-            axes.text(0, 1.32, "What speaks for a digit (red) and against it (blue)", transform=axes.transAxes, fontsize=10)
+            axes.text(
+                0, 1.32, "What speaks for a digit (red) and against it (blue)", transform=axes.transAxes, fontsize=10
+            )
 
     middle = grid[1].subgridspec(1, 2, width_ratios=[1, 1], wspace=0.15)
     axes = figure.add_subplot(middle[0], facecolor=paper)

@@ -381,7 +381,17 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             n_iter = getattr(self, "n_iter_", 0)
             start = None if first else (self.coef_, self.intercept_)
             solution = self._solve(
-                X, y, weight, rows, classes, start, statistics, velocity, n_epochs=1, lr_schedule="constant", epoch=n_iter
+                X,
+                y,
+                weight,
+                rows,
+                classes,
+                start,
+                statistics,
+                velocity,
+                n_epochs=1,
+                lr_schedule="constant",
+                epoch=n_iter,
             )
             self._adopt(solution, classes)
             own_weight = _check_weight(sample_weight, len(y), "sample_weight")
@@ -429,9 +439,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         batch_size = min(self.batch_size, len(rows))
         if self.lr == "auto":
             batch_size = -(-len(rows) // -(-len(rows) // batch_size))  # even batches: a small last one is a noisy one
-            lr = auto_lr(
-                X, rows, weight, coordinates, n_logits=n_logits, batch_size=batch_size, momentum=self.momentum
-            )
+            lr = auto_lr(X, rows, weight, coordinates, n_logits=n_logits, batch_size=batch_size, momentum=self.momentum)
         else:
             lr = float(self.lr)
         if start is None:
@@ -550,7 +558,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if weight is None or (weight[0] > 0 and (weight == weight[0]).all()):
             return None
         if not weight.any():
-            raise ValueError("sample_weight and class_weight leave every row with weight zero: at least one must be > 0.")
+            raise ValueError(
+                "sample_weight and class_weight leave every row with weight zero: at least one must be > 0."
+            )
         return weight
 
     def _listed_class_weights(self, classes):
@@ -580,7 +590,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         y_val = column_or_1d(y_val)
         if len(y_val) != X_val.shape[0]:
             raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
-        return X_val, _encode(y_val, classes, "y_val"), _check_weight(sample_weight_val, len(y_val), "sample_weight_val"), None
+        return (
+            X_val,
+            _encode(y_val, classes, "y_val"),
+            _check_weight(sample_weight_val, len(y_val), "sample_weight_val"),
+            None,
+        )
 
     def _split(self, rows, y):
         """Rows to train on and rows held out, stratified unless there are too few rows for that."""
@@ -597,7 +612,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if not hasattr(self, "coef_"):
             return None
         if not np.array_equal(self.classes_, classes):
-            raise ValueError(f"warm_start=True needs the classes of the previous fit, {self.classes_}, but y has {classes}.")
+            raise ValueError(
+                f"warm_start=True needs the classes of the previous fit, {self.classes_}, but y has {classes}."
+            )
         if self.coef_.shape[1] != n_features:
             raise ValueError(
                 f"warm_start=True needs the {self.coef_.shape[1]} features of the previous fit, but X has {n_features}."
@@ -721,7 +738,9 @@ def _checked_csr(X):
     """CSR with one type of index, once no index can lead out of bounds (scipy does not check)."""
     prefix = "X is not a valid CSR array: "
     if len(X.indptr) != X.shape[0] + 1:
-        raise ValueError(f"{prefix}indptr has {len(X.indptr)} entries for {X.shape[0]} rows: expected {X.shape[0] + 1}.")
+        raise ValueError(
+            f"{prefix}indptr has {len(X.indptr)} entries for {X.shape[0]} rows: expected {X.shape[0] + 1}."
+        )
     if X.indices.dtype != X.indptr.dtype or X.indices.dtype not in (np.int32, np.int64):
         if X.indices.dtype.kind not in "iu" or X.indptr.dtype.kind not in "iu":
             raise ValueError(

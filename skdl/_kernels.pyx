@@ -60,12 +60,15 @@ cdef extern from "_leaves.h" nogil:
         const double* elapsed
         void* row
 
+    ctypedef struct skdl_fetch:
+        pass
+
     ctypedef struct skdl_leaves:
         const char* name
-        void (*pack)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f) noexcept nogil
-        void (*forward)(const skdl_task*, int64_t r0, int64_t r1, int64_t f) noexcept nogil
+        void (*plan_fetch)(const skdl_task*, skdl_fetch*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f0, int64_t f1, int64_t n_classes) noexcept nogil
+        void (*forward)(const skdl_task*, skdl_fetch*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f) noexcept nogil
         void (*softmax)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale) noexcept nogil
-        void (*backward)(const skdl_task*, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr) noexcept nogil
+        void (*backward)(const skdl_task*, skdl_fetch*, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr) noexcept nogil
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
         void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
@@ -126,6 +129,7 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
     cdef int64_t c0 = share(t.n_classes, part, n_sharing), c1 = share(t.n_classes, part + 1, n_sharing)
     cdef int64_t r0, r1
     cdef int first, last
+    cdef skdl_fetch fetch
     if part >= n_sharing:
         f1 = f0
     for batch in range(n_batches):
@@ -136,9 +140,9 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
             n_rows = min(t.chunk, stop - start)
             first, last = start == begin, start + n_rows == stop
             r0, r1 = share_rows(n_rows, part, n_sharing), share_rows(n_rows, part + 1, n_sharing)
+            leaf.plan_fetch(t, &fetch, start + n_rows, r0, r1, n_rows, f0, f1, c1 - c0)
             for f in range(f0, f1):
-                leaf.pack(t, start, r0, r1, n_rows, f)
-                leaf.forward(t, r0, r1, f)
+                leaf.forward(t, &fetch, start, r0, r1, n_rows, f)
             skdl_wait(barrier, n_threads)
             leaf.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads),
                          n_rows, 1.0 / (stop - begin))
@@ -148,7 +152,7 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
                 if t.fit_intercept:
                     leaf.step_intercept(t, n_rows, first, last, step_sizes[batch])
             for f in range(f0, f1):
-                leaf.backward(t, n_rows, f, c0, c1, first, last, step_sizes[batch])
+                leaf.backward(t, &fetch, n_rows, f, c0, c1, first, last, step_sizes[batch])
             if n_sharing > 1:  # the next chunk reads columns that another thread has just written
                 skdl_wait(barrier, n_threads)
 
@@ -270,15 +274,16 @@ cdef void decide(const skdl_leaves* leaf, const skdl_task* shared, int64_t item_
                  int n_threads) noexcept nogil:
     cdef skdl_task t = shared[0]
     cdef int64_t start, f, n_rows, c, n_chunks
+    cdef skdl_fetch fetch
     t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
     t.logits = <char*>shared.logits + thread * t.n_blocks * t.n_classes * t.chunk * item_size
     n_chunks = n_units(t.n_order, t.chunk)
     for c in range(share(n_chunks, thread, n_threads), share(n_chunks, thread + 1, n_threads)):
         start = c * t.chunk
         n_rows = min(t.chunk, t.n_order - start)
+        leaf.plan_fetch(&t, &fetch, start + n_rows, 0, n_rows, 0, 0, t.n_blocks, 0)
         for f in range(t.n_blocks):
-            leaf.pack(&t, start, 0, n_rows, n_rows, f)
-            leaf.forward(&t, 0, n_rows, f)
+            leaf.forward(&t, &fetch, start, 0, n_rows, n_rows, f)
         leaf.write_logits(&t, n_rows, out + start * t.n_classes * item_size)
 
 
@@ -319,7 +324,9 @@ cdef void describe(const skdl_leaves* leaf, const skdl_task* t, double* total, i
 
 
 def column_statistics(
-    real[:, ::1] scratch,                # OUT    (6, ld)
+    real[:, ::1] extremes,               # OUT    (3, ld) scratch
+    real[::1] packed,                    # OUT    (chunk * ld,) scratch
+    int64_t chunk,
     const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
     int storage,
     int64_t n_features,
@@ -337,7 +344,8 @@ def column_statistics(
     task.order, task.n_order, task.ld = &rows[0], rows.shape[0], total.shape[1]
     if weight is not None:
         task.weight = &weight[0]
-    task.block, task.n_blocks, task.packed = &block[0], block.shape[0] - 1, &scratch[0, 0]
+    task.block, task.n_blocks = &block[0], block.shape[0] - 1
+    task.coef, task.packed, task.chunk = &extremes[0, 0], &packed[0], chunk
     cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         describe(leaf, &task, &total[0, 0], omp_get_thread_num(), omp_get_num_threads())

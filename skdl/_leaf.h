@@ -1,11 +1,10 @@
 /* Leaf loops for one instruction set and one real type; included by _leaves.h, which says what the names mean.
  *
- * Needs: REAL, INT (signed integer of REAL's size), MANTISSA_BITS, EXPONENT_BIAS, ROUNDING (1.5 * 2^MANTISSA_BITS),
+ * Needs: REAL, LANE_BYTES (its size), INT (signed integer of that size), MANTISSA_BITS, EXPONENT_BIAS, ROUNDING (1.5 * 2^MANTISSA_BITS),
  * EXP_DEGREE, LOG_TERMS, NAME(f) (mangles a name), LEVEL (a string), and the register tiles
  * FORWARD_ROWS x FORWARD_CLASSES and BACKWARD_CLASSES x BACKWARD_VECTORS.
  */
-#define LANES ((int64_t)(64 / sizeof(REAL)))
-#define QUARTER (16 / sizeof(REAL))  /* lanes of 16 bytes */
+#define LANES (64 / LANE_BYTES)
 #define INLINE static inline __attribute__((always_inline))
 #define V NAME(vector)
 #define VI NAME(vector_int)
@@ -19,18 +18,45 @@ INLINE V NAME(select)(VI mask, V a, V b) { return (V)((mask & (VI)a) | (~mask & 
 INLINE V NAME(maximum)(V a, V b) { return NAME(select)(a > b, a, b); }
 INLINE V NAME(minimum)(V a, V b) { return NAME(select)(a < b, a, b); }
 
-/* Sum of the lanes, always in the same tree: halves are added until one lane is left. */
+/* Sums of the lanes of four vectors. Each sum has the same tree: first within each 16 bytes, then over them. */
+#if FORWARD_ROWS == 4
+INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
+{
+    typedef REAL V32 __attribute__((vector_size(32)));
+    struct { V32 low, high; } half;
+#if LANE_BYTES == 4
+    const V a = SHUFFLE(v0, v1, VI, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+              + SHUFFLE(v0, v1, VI, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    const V b = SHUFFLE(v2, v3, VI, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+              + SHUFFLE(v2, v3, VI, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+    const V c = SHUFFLE(a, b, VI, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+              + SHUFFLE(a, b, VI, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    typedef REAL V16 __attribute__((vector_size(16)));
+    struct { V16 low, high; } quarter;
+    memcpy(&half, &c, 64);
+    const V32 h = half.low + half.high;
+    memcpy(&quarter, &h, 32);
+    const V16 sums = quarter.low + quarter.high;
+    memcpy(out, &sums, 16);
+#else
+    const V a = SHUFFLE(v0, v1, VI, 0, 8, 2, 10, 4, 12, 6, 14) + SHUFFLE(v0, v1, VI, 1, 9, 3, 11, 5, 13, 7, 15);
+    const V b = SHUFFLE(v2, v3, VI, 0, 8, 2, 10, 4, 12, 6, 14) + SHUFFLE(v2, v3, VI, 1, 9, 3, 11, 5, 13, 7, 15);
+    const V c = SHUFFLE(a, b, VI, 0, 1, 8, 9, 2, 3, 10, 11) + SHUFFLE(a, b, VI, 4, 5, 12, 13, 6, 7, 14, 15);
+    memcpy(&half, &c, 64);
+    const V32 sums = half.low + half.high;
+    memcpy(out, &sums, 32);
+#endif
+}
+#else
 INLINE REAL NAME(horizontal_sum)(V v)
 {
-    typedef REAL V32 __attribute__((vector_size(32))), V16 __attribute__((vector_size(16)));
-    struct { V32 a, b; } half;
-    memcpy(&half, &v, 64);
-    const V32 h = half.a + half.b;
-    struct { V16 a, b; } quarter;
-    memcpy(&quarter, &h, 32);
-    const V16 q = quarter.a + quarter.b;
-    return sizeof(REAL) == 4 ? (q[0] + q[2 % QUARTER]) + (q[1] + q[3 % QUARTER]) : q[0] + q[1];
+    enum { N = 16 / LANE_BYTES };
+    REAL a[4 * N], s[4];
+    NAME(store)(a, v);
+    for (int q = 0; q < 4; q++) s[q] = N == 4 ? (a[N * q] + a[N * q + 2 % N]) + (a[N * q + 1] + a[N * q + 3 % N]) : a[N * q] + a[N * q + 1];
+    return (s[0] + s[2]) + (s[1] + s[3]);
 }
+#endif
 
 /* exp: x = n log 2 + r with |r| <= log(2) / 2, Taylor series in r, 2^n put into the exponent bits.
  * For x <= 0 (softmax subtracts the maximum); below the smallest normal number's logarithm it stays there. */
@@ -94,11 +120,12 @@ INLINE float NAME(half)(uint16_t h)  /* IEEE half to float, exact: the exponent 
 
 #define PACK_ROW(TYPE, CONVERT)                                                                                        \
     do {                                                                                                               \
-        const TYPE *x = (const TYPE *)source;                                                                          \
+        const TYPE *restrict x = (const TYPE *)source;                                                                 \
         if (mean) for (int64_t j = 0; j < n; j++) out[j] = ((REAL)CONVERT(x[j]) - mean[j]) * scale[j];                 \
         else for (int64_t j = 0; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                                             \
     } while (0)
 
+/* One row, or a part of it, to REAL, centred and scaled. */
 INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, const REAL *scale, int64_t n, REAL *restrict out)
 {
     switch (storage) {
@@ -110,31 +137,61 @@ INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, co
     }
 }
 
-/* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled, padded by 0. */
-static void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
+static const char *NAME(row_address)(const skdl_task *t, int64_t i, int64_t j)
 {
-    static const int64_t item_size[] = {8, 4, 2, 1, 1};
-    const int64_t size = item_size[t->storage], j0 = t->block[f], width = t->block[f + 1] - j0;
+    return t->X + ((t->order ? t->order[i] : i) * t->n_features + j) * skdl_item_size[t->storage];
+}
+
+/* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled, padded by 0. */
+INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
+{
+    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
     const int64_t n = (t->block[f + 1] < t->n_features ? t->block[f + 1] : t->n_features) - j0;
     const REAL *mean = t->mean ? (const REAL *)t->mean + j0 : NULL;
     const REAL *scale = t->mean ? (const REAL *)t->scale + j0 : NULL;
     REAL *out = (REAL *)t->packed + t->chunk * j0 + r0 * width;
     for (int64_t r = r0; r < r1 && r < n_rows; r++, out += width) {
-        const int64_t i = start + r, ahead = i + n_rows;
-        /* Rows come in random order: fetch this one's successor in the next chunk while this chunk is computed. */
-        if (ahead < t->n_order) {
-            const char *next = t->X + ((t->order ? t->order[ahead] : ahead) * t->n_features + j0) * size;
-            for (int64_t b = 0; b < n * size; b += 64) __builtin_prefetch(next + b, 0, 2);
-        }
-        NAME(pack_row)(t->storage, t->X + ((t->order ? t->order[i] : i) * t->n_features + j0) * size, mean, scale, n, out);
+        NAME(pack_row)(t->storage, NAME(row_address)(t, start + r, j0), mean, scale, n, out);
         for (int64_t j = n; j < width; j++) out[j] = 0;
     }
 }
 
-INLINE void NAME(forward_tile)(const int n_classes, const REAL *x, const REAL *w, int64_t width, int64_t ld, REAL *out, int64_t ldo)
+/* Tiles of at most `most` classes, as even as can be. */
+INLINE int64_t NAME(n_tiles)(int64_t n_classes, int64_t most) { return (n_classes + most - 1) / most; }
+
+/* The rows [r0, r1) of the chunk at `start`, columns of blocks [f0, f1), while a chunk of n_rows is computed. */
+static void NAME(plan_fetch)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
+                             int64_t f0, int64_t f1, int64_t n_classes)
+{
+    const int64_t j0 = t->block[f0], j1 = t->block[f1], size = skdl_item_size[t->storage];
+    const int64_t end = start + r1 < t->n_order ? start + r1 : t->n_order, n = (j1 < t->n_features ? j1 : t->n_features) - j0;
+    const int64_t n_vectors = (j1 - j0) / LANES;
+    const int64_t n_steps = n_vectors * ((r1 - r0) * NAME(n_tiles)(t->n_classes, FORWARD_CLASSES) / FORWARD_ROWS
+                                         + n_rows * NAME(n_tiles)(n_classes, BACKWARD_CLASSES) / BACKWARD_VECTORS);
+    *fetch = (skdl_fetch){.task = t, .position = start + r0, .end = end, .column = j0, .n_bytes = n * size};
+    if (fetch->position >= end || n_steps == 0) return;
+    fetch->row = NAME(row_address)(t, fetch->position, j0);
+    fetch->rate = 1 + (end - fetch->position) * (1 + n * size / 64) * 256 / n_steps;
+}
+
+INLINE void NAME(fetch_some)(skdl_fetch *fetch)
+{
+    for (fetch->credit += fetch->rate; fetch->credit >= 256; fetch->credit -= 256) {
+        __builtin_prefetch(fetch->row + fetch->offset, 0, 2);
+        fetch->offset += 64;
+        if (fetch->offset >= fetch->n_bytes) {
+            fetch->offset = 0;
+            if (++fetch->position >= fetch->end) fetch->rate = fetch->credit = 0;
+            else fetch->row = NAME(row_address)(fetch->task, fetch->position, fetch->column);
+        }
+    }
+}
+
+INLINE void NAME(forward_tile)(const int n_classes, skdl_fetch *fetch, const REAL *x, const REAL *w, int64_t width, int64_t ld, REAL *out, int64_t ldo)
 {
     V sum[FORWARD_ROWS][FORWARD_CLASSES] = {0};
     for (int64_t j = 0; j < width; j += LANES) {
+        NAME(fetch_some)(fetch);
         V xj[FORWARD_ROWS];
         _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * width + j);
         _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++) {
@@ -142,27 +199,38 @@ INLINE void NAME(forward_tile)(const int n_classes, const REAL *x, const REAL *w
             _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
         }
     }
+#if FORWARD_ROWS == 4
+    _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
+        NAME(horizontal_sums)(sum[0][c], sum[1][c], sum[2][c], sum[3][c], out + c * ldo);
+#else
     _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
         _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) out[c * ldo + r] = NAME(horizontal_sum)(sum[r][c]);
+#endif
 }
 
-/* Partial logits of rows [r0, r1), rounded up to whole tiles, from the columns of block f. */
-static void NAME(forward)(const skdl_task *t, int64_t r0, int64_t r1, int64_t f)
+/* Packs rows [r0, r1) of a chunk and makes their partial logits from the columns of block f, in whole tiles of rows. A
+ * group of rows is used while it is in the first cache beside the weights, or, where the weights are too many for that, is
+ * large enough to be worth their way from the second. */
+static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, n_classes = t->n_classes;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0;
     REAL *out = (REAL *)t->logits + f * n_classes * t->chunk;
-    const int64_t n_tiles = (n_classes + FORWARD_CLASSES - 1) / FORWARD_CLASSES;
-    for (int64_t tile = 0; tile < n_tiles; tile++) {
-        const int64_t c0 = n_classes * tile / n_tiles, c1 = n_classes * (tile + 1) / n_tiles;
-        const REAL *w = (const REAL *)t->coef + c0 * t->ld + j0;
-        for (int64_t r = r0; r < r1; r += FORWARD_ROWS) {
-            const REAL *xr = x + r * width;
-            REAL *o = out + c0 * t->chunk + r;
-            switch (c1 - c0) {
-#define CASE(C) case C: NAME(forward_tile)(C <= FORWARD_CLASSES ? C : 1, xr, w, width, t->ld, o, t->chunk); break;
-            FORWARD_CASES
+    const int64_t n_tiles = NAME(n_tiles)(n_classes, FORWARD_CLASSES);
+    const int64_t group = n_classes * width * LANE_BYTES <= 16384 ? 4 : 32;
+    for (int64_t g = r0; g < r1; g += group) {
+        NAME(pack)(t, start, g, g + group < r1 ? g + group : r1, n_rows, f);
+        for (int64_t tile = 0; tile < n_tiles; tile++) {
+            const int64_t c0 = n_classes * tile / n_tiles, c1 = n_classes * (tile + 1) / n_tiles;
+            const REAL *w = (const REAL *)t->coef + c0 * t->ld + j0;
+            for (int64_t r = g; r < g + group && r < r1; r += FORWARD_ROWS) {
+                const REAL *xr = x + r * width;
+                REAL *o = out + c0 * t->chunk + r;
+                switch (c1 - c0) {
+#define CASE(C) case C: NAME(forward_tile)(C <= FORWARD_CLASSES ? C : 1, fetch, xr, w, width, t->ld, o, t->chunk); break;
+                FORWARD_CASES
 #undef CASE
+                }
             }
         }
     }
@@ -180,8 +248,8 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
     const REAL *logits = (const REAL *)t->logits, *b = (const REAL *)t->intercept, *weight = (const REAL *)t->weight;
     REAL *residuals = NAME(residuals)(t), *loss = (REAL *)t->loss;
     for (int64_t r = r0; r < r1; r += LANES) {
-        REAL *z = residuals + r, s[64 / sizeof(REAL)], z_y[64 / sizeof(REAL)];
-        int32_t y[64 / sizeof(REAL)];
+        REAL *z = residuals + r, s[LANES], z_y[LANES];
+        int32_t y[LANES];
         V top = {0};
         for (int64_t c = 0; c < n_classes; c++) {
             V h = (V){0} + b[c];
@@ -219,12 +287,13 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
     }
 }
 
-INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const skdl_task *t, int64_t n_rows, const REAL *x, int64_t width,
+INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, const REAL *x, int64_t width,
                                 const REAL *z, int64_t offset, int64_t j, int first, int last, REAL lr)
 {
     V g[BACKWARD_CLASSES][BACKWARD_VECTORS] = {0};
     for (int64_t r = 0; r < n_rows; r++) {
         V xj[BACKWARD_VECTORS];
+        NAME(fetch_some)(fetch);
         _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
         _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++) {
             const REAL zc = z[c * t->chunk + r];
@@ -242,11 +311,11 @@ INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const 
 }
 
 /* Gradient of the columns of block f for classes [c0, c1), and their step: each sum runs over the rows in order. */
-static void NAME(backward)(const skdl_task *t, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr)
+static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0, *z = NAME(residuals)(t);
-    const int64_t n_tiles = (c1 - c0 + BACKWARD_CLASSES - 1) / BACKWARD_CLASSES;
+    const int64_t n_tiles = NAME(n_tiles)(c1 - c0, BACKWARD_CLASSES);
     for (int64_t j = 0; j < width;) {
         const int64_t left = (width - j) / LANES, n_vectors = left >= BACKWARD_VECTORS ? BACKWARD_VECTORS : 1;
         for (int64_t tile = 0; tile < n_tiles; tile++) {
@@ -254,12 +323,12 @@ static void NAME(backward)(const skdl_task *t, int64_t n_rows, int64_t f, int64_
             const REAL *za = z + a * t->chunk;
             const int64_t at = a * t->ld + j0 + j;
             if (n_vectors == 1) switch (b - a) {
-#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, 1, t, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
+#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, 1, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
                 BACKWARD_CASES
 #undef CASE
             }
             else switch (b - a) {
-#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, BACKWARD_VECTORS, t, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
+#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, BACKWARD_VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
                 BACKWARD_CASES
 #undef CASE
             }
@@ -275,7 +344,10 @@ static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, 
         const REAL *z = NAME(residuals)(t) + c * t->chunk;
         V sum = {0};
         for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r);  /* residuals beyond n_rows are 0 */
-        v[c] = (first ? (REAL)t->momentum * v[c] : v[c]) + NAME(horizontal_sum)(sum);
+        REAL lanes[LANES], g = 0;
+        NAME(store)(lanes, sum);
+        for (int i = 0; i < LANES; i++) g += lanes[i];
+        v[c] = (first ? (REAL)t->momentum * v[c] : v[c]) + g;
         if (last) b[c] -= (REAL)lr * v[c];
     }
 }
@@ -435,55 +507,52 @@ static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int thread, 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
 
 /* Of block f over the rows of `order`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, total[2] = min x,
- * total[3] = max x, each (ld,); x0 is the first row, which keeps a large offset out of the squares. Sums of 64 rows are
- * made in REAL and added up in double. */
+ * total[3] = max x, each (ld,); x0 is the first row, which keeps a large offset out of the squares. Sums over a chunk are
+ * made in REAL and added up in double. `coef` is scratch (3, ld): first, low, high. */
 static void NAME(statistics)(const skdl_task *t, int64_t f, double *total)
 {
-    static const int64_t item_size[] = {8, 4, 2, 1, 1};
-    const int64_t size = item_size[t->storage], j0 = t->block[f], ld = t->ld;
-    const int64_t n = (t->block[f + 1] < t->n_features ? t->block[f + 1] : t->n_features) - j0;
-    const REAL *weight = (const REAL *)t->weight;
-    REAL *restrict x = (REAL *)t->packed + 6 * j0, *restrict first = x + n, *restrict low = first + n;
-    REAL *restrict high = low + n, *restrict sum = high + n, *restrict square = sum + n;
-    double *restrict total_sum = total + j0, *restrict total_square = total_sum + ld;
-    for (int64_t i = 0; i < t->n_order; i++) {
-        const int64_t row = t->order ? t->order[i] : i;
-        NAME(pack_row)(t->storage, t->X + (row * t->n_features + j0) * size, NULL, NULL, n, x);
-        if (i == 0)
-            for (int64_t j = 0; j < n; j++) {
-                first[j] = low[j] = high[j] = x[j];
-                sum[j] = square[j] = 0;
+    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, ld = t->ld;
+    const REAL *x = (const REAL *)t->packed + t->chunk * j0, *weight = (const REAL *)t->weight;
+    REAL *first = (REAL *)t->coef, *low = first + ld, *high = low + ld;
+    for (int64_t start = 0; start < t->n_order; start += t->chunk) {
+        const int64_t n_rows = start + t->chunk < t->n_order ? t->chunk : t->n_order - start;
+        NAME(pack)(t, start, 0, n_rows, n_rows, f);
+        for (int64_t j = 0; j < width; j += LANES) {
+            if (start == 0) {
+                NAME(store)(first + j0 + j, NAME(load)(x + j));
+                NAME(store)(low + j0 + j, NAME(load)(x + j));
+                NAME(store)(high + j0 + j, NAME(load)(x + j));
             }
-        const REAL w = weight ? weight[row] : 1;
-        for (int64_t j = 0; j < n; j++) {
-            const REAL above = x[j] - first[j], weighted = w * above;
-            low[j] = x[j] < low[j] ? x[j] : low[j];
-            high[j] = x[j] > high[j] ? x[j] : high[j];
-            sum[j] += weighted;
-            square[j] += weighted * above;
+            const V x0 = NAME(load)(first + j0 + j);
+            V least = NAME(load)(low + j0 + j), most = NAME(load)(high + j0 + j), sum = {0}, square = {0};
+            for (int64_t r = 0; r < n_rows; r++) {
+                const V xr = NAME(load)(x + r * width + j), above = xr - x0;
+                const V weighted = above * (weight ? weight[t->order ? t->order[start + r] : start + r] : (REAL)1);
+                least = NAME(minimum)(xr, least);
+                most = NAME(maximum)(xr, most);
+                sum += weighted;
+                square += weighted * above;
+            }
+            NAME(store)(low + j0 + j, least);
+            NAME(store)(high + j0 + j, most);
+            for (int i = 0; i < LANES; i++) {
+                total[j0 + j + i] += sum[i];
+                total[ld + j0 + j + i] += square[i];
+                total[2 * ld + j0 + j + i] = least[i];
+                total[3 * ld + j0 + j + i] = most[i];
+            }
         }
-        if (i % 64 == 63 || i + 1 == t->n_order)
-            for (int64_t j = 0; j < n; j++) {
-                total_sum[j] += sum[j];
-                total_square[j] += square[j];
-                sum[j] = square[j] = 0;
-            }
-    }
-    for (int64_t j = 0; j < n; j++) {
-        total_sum[2 * ld + j] = low[j];
-        total_sum[3 * ld + j] = high[j];
     }
 }
 
 static const skdl_leaves NAME(leaves) = {
-    LEVEL, NAME(pack), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
+    LEVEL, NAME(plan_fetch), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
     NAME(sparse_forward), NAME(sparse_backward), NAME(sparse_step), NAME(catch_up), NAME(flush), NAME(statistics),
 };
 
 #undef LANES
 #undef INLINE
 #undef V
-#undef QUARTER
 #undef VI
 #undef PACK_ROW
 #undef FOR_EACH_STORED

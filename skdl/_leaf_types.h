@@ -1,5 +1,6 @@
 /* The leaf loops of one instruction set, for float and for double; included by _leaves.h. */
 #define REAL float
+#define LANE_BYTES 4
 #define INT int32_t
 #define MANTISSA_BITS 23
 #define EXPONENT_BIAS 127
@@ -10,6 +11,7 @@
 #define LOG_TERMS 5
 #include "_leaf.h"
 #undef REAL
+#undef LANE_BYTES
 #undef INT
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS
@@ -20,6 +22,7 @@
 #undef LOG_TERMS
 
 #define REAL double
+#define LANE_BYTES 8
 #define INT int64_t
 #define MANTISSA_BITS 52
 #define EXPONENT_BIAS 1023
@@ -30,6 +33,7 @@
 #define LOG_TERMS 10
 #include "_leaf.h"
 #undef REAL
+#undef LANE_BYTES
 #undef INT
 #undef MANTISSA_BITS
 #undef EXPONENT_BIAS

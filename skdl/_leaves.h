@@ -28,6 +28,7 @@
 #define SKDL_PAD 16
 
 enum { SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8 };
+static const int64_t skdl_item_size[] = {8, 4, 2, 1, 1};
 
 /* Everything a leaf loop reads and writes. `real` is float or double, as the table that is used.
  * A block is a range of columns [block[f], block[f + 1]); a chunk is the part of a minibatch that is in scratch. */
@@ -44,14 +45,14 @@ typedef struct {
     /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
     const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
     /* parameters: dense (n_classes, ld), CSR (n_features, ld) */
-    void *coef, *velocity;    /* INOUT real; velocity may be NULL for dense data where momentum = 0 and chunk = batch */
+    void *coef, *velocity;    /* INOUT real (statistics: scratch (3, ld)); velocity may be NULL for dense data where momentum = 0 and chunk = batch */
     void *intercept;          /* INOUT (n_classes,) real, then its velocity (n_classes,) */
     const void *l1, *l2;      /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
     double momentum;
     int64_t ld;
     int fit_intercept;
     /* scratch */
-    void *packed;             /* (chunk, ld) real, block after block; statistics: (6, ld) */
+    void *packed;             /* (chunk, ld) real, block after block */
     void *logits;             /* (n_blocks + 1, n_classes, chunk) real; the last are the residuals */
     void *loss;               /* (chunk,) real */
     int64_t chunk, n_blocks;
@@ -63,12 +64,23 @@ typedef struct {
     void *row;                /* (n_threads, ld) real */
 } skdl_task;
 
+/* A thread's walk through its columns of the rows of its next chunk, to have them in the second cache in time. Rows come in
+ * random order, so the processor cannot guess them; and it stalls when too many are asked for at once, so the requests are
+ * spread over all products of the current chunk: `rate` / 256 lines for each step of an inner loop. */
+typedef struct {
+    const skdl_task *task;
+    int64_t position, end;    /* in `order` */
+    int64_t column, n_bytes;  /* first column, and what follows it in each row */
+    int64_t offset, credit, rate;
+    const char *row;
+} skdl_fetch;
+
 typedef struct {
     const char *name;
-    void (*pack)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f);
-    void (*forward)(const skdl_task *, int64_t r0, int64_t r1, int64_t f);
+    void (*plan_fetch)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f0, int64_t f1, int64_t n_classes);
+    void (*forward)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f);
     void (*softmax)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale);
-    void (*backward)(const skdl_task *, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr);
+    void (*backward)(const skdl_task *, skdl_fetch *, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr);
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
@@ -100,6 +112,13 @@ static inline void skdl_wait(skdl_barrier *b, int n_threads)
 #endif
     }
 }
+
+/* Lanes of two vectors a and b in a new order: lane i of a is i, of b it is i + the number of lanes. */
+#if defined(__clang__)
+#define SHUFFLE(a, b, mask_type, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, mask_type, ...) __builtin_shuffle(a, b, (mask_type){__VA_ARGS__})
+#endif
 
 #define SKDL_JOIN_(f, level, real) skdl_##f##_##level##_##real
 #define SKDL_JOIN(f, level, real) SKDL_JOIN_(f, level, real)

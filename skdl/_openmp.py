@@ -10,9 +10,11 @@ from skdl import _kernels
 
 # Bytes of converted rows that a chunk of a minibatch may take: they should stay in the caches.
 CHUNK_BYTES = 1 << 22
+# Rows whose sums are made in the type of the data before they are added up in double.
+STATISTICS_ROWS = 64
 # A block of columns is the smallest share of a dense row for a thread: wide enough that the sums over its lanes,
 # made once a block, cost little beside the products.
-BLOCK_VECTORS = 12
+BLOCK_VECTORS = 24
 # Floating point operations of a minibatch below which a further thread costs more, at the barriers, than it brings.
 FLOP_PER_THREAD = 200_000
 
@@ -55,7 +57,9 @@ def instruction_set():
     names = _kernels.instruction_sets()
     name = os.environ.get("SKDL_INSTRUCTION_SET", names[-1])
     if name not in names:
-        raise ValueError(f"SKDL_INSTRUCTION_SET={name!r} is not to be had on this processor: it has {', '.join(names)}.")
+        raise ValueError(
+            f"SKDL_INSTRUCTION_SET={name!r} is not to be had on this processor: it has {', '.join(names)}."
+        )
     return names.index(name), name
 
 
@@ -68,8 +72,16 @@ def _padded(n):
     return -(-n // _kernels.PAD) * _kernels.PAD
 
 
+def _zeros(shape, dtype):
+    """Zeros that begin at a cache line: a vector of 64 bytes that lies across two costs twice."""
+    size = int(np.prod(shape)) * dtype.itemsize
+    memory = np.zeros(size + 64, dtype=np.uint8)
+    begin = -memory.ctypes.data % 64
+    return memory[begin : begin + size].view(dtype).reshape(shape)
+
+
 def _pad_columns(a, ld, dtype):
-    out = np.zeros((len(a), ld), dtype=dtype)
+    out = _zeros((len(a), ld), dtype)
     out[:, : a.shape[1]] = a
     return out
 
@@ -95,7 +107,9 @@ class OpenMPBackend:
 
     def __init__(self, X, y, weight, n_classes, *, n_jobs=None, device=None):
         if device is not None:
-            raise ValueError(f"device={device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None).")
+            raise ValueError(
+                f"device={device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None)."
+            )
         self.dtype = compute_dtype(X)
         self.n_features, self.n_classes = X.shape[1], n_classes
         self.is_sparse = sparse.issparse(X)
@@ -105,7 +119,7 @@ class OpenMPBackend:
         self.weight = None if weight is None else weight.astype(self.dtype)
         self.X = X
         values = X.data if self.is_sparse else X
-        self._data = dict(
+        self._data = dict(  # noqa: C408
             X=_bytes(np.atleast_2d(values)),
             indices=X.indices.view(np.uint8) if self.is_sparse else None,
             indptr=X.indptr.view(np.uint8) if self.is_sparse else None,
@@ -136,7 +150,9 @@ class OpenMPBackend:
         ld = self.block[-1]
         total = np.zeros((4, ld))
         _kernels.column_statistics(
-            np.empty((6, ld), dtype=self.dtype),
+            _zeros((3, ld), self.dtype),
+            _zeros(STATISTICS_ROWS * ld, self.dtype),
+            STATISTICS_ROWS,
             self._data["X"],
             self._data["storage"],
             self.n_features,
@@ -181,7 +197,7 @@ class OpenMPBackend:
             return None if a is None else _pad_columns(a[np.newaxis], padded_features, dtype)[0]
 
         self.momentum, self.batch_size = momentum, batch_size
-        self._start = dict(
+        self._start = dict(  # noqa: C408
             mean=None if self.is_sparse else per_feature(mean),
             scale=per_feature(scale),
             coef=self.coef,
@@ -192,9 +208,9 @@ class OpenMPBackend:
             l2=per_feature(l2),
             momentum=momentum,
             block=self.block,
-            packed=np.zeros(scratch, dtype=dtype),
-            logits=np.zeros((n_blocks + 1) * n_classes * chunk, dtype=dtype),
-            loss=np.zeros(chunk, dtype=dtype),
+            packed=_zeros(scratch, dtype),
+            logits=_zeros((n_blocks + 1) * n_classes * chunk, dtype),
+            loss=_zeros(chunk, dtype),
             stamp=self.stamp,
             n_threads=n_threads,
         )
@@ -250,8 +266,8 @@ def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None
         intercept.astype(dtype),
         block,
         chunk,
-        np.empty(n_threads * chunk * ld, dtype=dtype),
-        np.empty(n_threads * n_classes * chunk, dtype=dtype),
+        _zeros(n_threads * chunk * ld, dtype),
+        _zeros(n_threads * n_classes * chunk, dtype),
         out,
         n_threads,
         instruction_set()[0],

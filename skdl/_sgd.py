@@ -174,6 +174,7 @@ def auto_epochs(n_rows, batch_size):
     """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
     return max(AUTO_EPOCHS, -(-AUTO_UPDATES // -(-n_rows // batch_size)))
 
+
 # A mean loss beyond this is no longer on the way back: its logits differ by more than float64 can resolve. The penalty may
 # keep such a model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps

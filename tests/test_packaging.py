@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = {path.relative_to(ROOT).as_posix() for pattern in ("*.py", "*.pyx", "*.h") for path in ROOT.glob(f"skdl/**/{pattern}")}
+SOURCES = {
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.py", "*.pyx", "*.h")
+    for path in ROOT.glob(f"skdl/**/{pattern}")
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +34,16 @@ def test_sdist_and_wheel(built):
     with tarfile.open(sdist) as archive:
         held = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
     held = {name for name in held if not name.startswith("skdl.egg-info") and name != "skdl"}
-    about = {"LICENSE", "README.md", "CHANGELOG.md", "setup.py", "pyproject.toml", "MANIFEST.in", "PKG-INFO", "setup.cfg"}
+    about = {
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "setup.py",
+        "pyproject.toml",
+        "MANIFEST.in",
+        "PKG-INFO",
+        "setup.cfg",
+    }
     assert held == SOURCES | about
 
     with zipfile.ZipFile(wheel) as archive:
@@ -74,7 +87,11 @@ def test_builds_and_runs_without_openmp(tmp_path):
     compiler.chmod(0o755)
     environment = {**os.environ, "CC": str(compiler), "LDSHARED": f"{compiler} -shared"}
     done = subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--inplace"], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert "OpenMP was not found" in done.stdout + done.stderr

@@ -106,7 +106,8 @@ def test_same_seed_same_bits_for_any_number_of_threads(mnist, container, dtype):
     X = container(mnist[0][:3000].astype(dtype))
     y = mnist[1][:3000]
     models = [
-        quiet_fit(SoftmaxRegressionClassifier(max_iter=2, n_jobs=n_jobs, random_state=7), X, y) for n_jobs in (1, 2, 3, 8)
+        quiet_fit(SoftmaxRegressionClassifier(max_iter=2, n_jobs=n_jobs, random_state=7), X, y)
+        for n_jobs in (1, 2, 3, 8)
     ]
     for model in models[1:]:
         np.testing.assert_array_equal(model.coef_, models[0].coef_)
@@ -120,7 +121,8 @@ def test_same_seed_same_bits_for_any_number_of_threads(mnist, container, dtype):
 def test_narrow_types_give_the_bits_of_float32(mnist, dtype):
     X, y = (mnist[0][:2000] // 2).astype(dtype), mnist[1][:2000]
     narrow, wide = (
-        quiet_fit(SoftmaxRegressionClassifier(max_iter=3, random_state=0), data, y) for data in (X, X.astype(np.float32))
+        quiet_fit(SoftmaxRegressionClassifier(max_iter=3, random_state=0), data, y)
+        for data in (X, X.astype(np.float32))
     )
     assert narrow.coef_.dtype == np.float32
     np.testing.assert_array_equal(narrow.coef_, wide.coef_)
