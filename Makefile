@@ -9,7 +9,7 @@ test: .venv/installed-test
 	.venv/bin/python -m pytest
 
 lint: .venv/installed-lint
-	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/cython-lint skdl/_kernels.pyx
+	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "skdl needs Python >= 3.11: say which with make PYTHON=python3.12"; exit 1; }

@@ -119,7 +119,7 @@ class OpenMPBackend:
         self.weight = None if weight is None else weight.astype(self.dtype)
         self.X = X
         values = X.data if self.is_sparse else X
-        self._data = dict(  # noqa: C408
+        self._data = dict(
             X=_bytes(np.atleast_2d(values)),
             indices=X.indices.view(np.uint8) if self.is_sparse else None,
             indptr=X.indptr.view(np.uint8) if self.is_sparse else None,
@@ -197,7 +197,7 @@ class OpenMPBackend:
             return None if a is None else _pad_columns(a[np.newaxis], padded_features, dtype)[0]
 
         self.momentum, self.batch_size = momentum, batch_size
-        self._start = dict(  # noqa: C408
+        self._start = dict(
             mean=None if self.is_sparse else per_feature(mean),
             scale=per_feature(scale),
             coef=self.coef,
