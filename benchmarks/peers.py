@@ -129,8 +129,8 @@ def main():
     raw_test, y_test = load_mnist("t10k")
     X, X_test = raw.astype(np.float32) / np.float32(255), raw_test.astype(np.float32) / np.float32(255)
 
-    print(f"{platform.machine()}, {_openmp.max_threads(None)} threads, {_openmp.instruction_set()[1]}; Python "
-          f"{platform.python_version()}, NumPy {np.__version__}, scikit-learn {sklearn.__version__}, skdl {skdl.__version__}")  # fmt: skip
+    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, scikit-learn {sklearn.__version__}"
+    print(f"{platform.machine()}, {_openmp.max_threads(None)} threads, {_openmp.instruction_set()[1]}; {versions}")
 
     A = np.ones((2048, 2048), dtype=np.float32)
     flops = 2 * 2048**3 / min(seconds(lambda: A @ A) for _ in range(5))
