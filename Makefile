@@ -1,5 +1,6 @@
 # make demo: train on MNIST and draw the result. make test: the whole test suite. Both make their own environment in .venv.
 PYTHON ?= python3
+comma := ,
 PIP = .venv/bin/python -m pip --disable-pip-version-check
 
 demo: .venv/installed
@@ -16,13 +17,17 @@ lint: .venv/installed-lint
 	@$(PYTHON) -m venv .venv || { echo "skdl's Makefile needs Python's venv module. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 
 # Rebuilt whenever a source of the extension changes; the package itself is installed in place.
-.venv/installed: .venv/bin/python pyproject.toml setup.py skdl/_kernels.pyx skdl/_leaves.h skdl/_leaf_types.h skdl/_leaf.h
-	$(PIP) install -q -e '.[example]'
+SOURCES = pyproject.toml setup.py skdl/_kernels.pyx skdl/_leaves.h skdl/_leaf_types.h skdl/_leaf.h
+INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
+	{ sed -n 's/.*error: \(skdl needs.*\)/\1/p' .venv/log | grep . || cat .venv/log; exit 1; }
+
+.venv/installed: .venv/bin/python $(SOURCES)
+	@$(call INSTALL,example)
 	@touch $@
 
-.venv/installed-test: .venv/installed
-	$(PIP) install -q -e '.[example,test]'
-	@touch $@
+.venv/installed-test: .venv/bin/python $(SOURCES)
+	@$(call INSTALL,example$(comma)test)
+	@touch $@ .venv/installed
 
 .venv/installed-lint: .venv/bin/python
 	$(PIP) install -q ruff cython-lint

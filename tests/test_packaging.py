@@ -74,21 +74,55 @@ def test_import_is_cheap_and_quiet():
     assert done.stdout == done.stderr == ""
 
 
-def test_builds_and_runs_without_openmp(tmp_path):
-    """CC=... is a compiler that refuses -fopenmp, as Apple's does; fits then run on one thread and give the same bits."""
+@pytest.fixture
+def sources(tmp_path):
+    """A copy of what a build needs."""
     for name in ("skdl", "setup.py", "pyproject.toml", "README.md", "LICENSE"):
         source = ROOT / name
         if source.is_dir():
             shutil.copytree(source, tmp_path / name, ignore=shutil.ignore_patterns("*.so", "_kernels.c", "__pycache__"))
         else:
             shutil.copy(source, tmp_path / name)
-    compiler = tmp_path / "cc"
-    compiler.write_text('#!/bin/sh\ncase "$*" in *-fopenmp*) echo "no OpenMP" >&2; exit 1;; esac\nexec cc "$@"\n')
+    return tmp_path
+
+
+def make_compiler(folder, refuses):
+    """A compiler that refuses calls with these words."""
+    compiler = folder / "cc"
+    compiler.write_text(f'#!/bin/sh\ncase "$*" in {refuses}) echo "refused" >&2; exit 1;; esac\nexec cc "$@"\n')
     compiler.chmod(0o755)
-    environment = {**os.environ, "CC": str(compiler), "LDSHARED": f"{compiler} -shared"}
+    return {**os.environ, "CC": str(compiler), "LDSHARED": f"{compiler} -shared"}
+
+
+BUILD = "import runpy, sys; sys.argv = ['setup.py', 'build_ext', '--inplace']; runpy.run_path('setup.py', run_name='__main__')"
+
+
+def test_no_compiler_is_one_sentence(sources):
+    environment = make_compiler(sources, refuses="*")
+    done = subprocess.run([sys.executable, "-c", BUILD], cwd=sources, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert re.search(
+        r"error: skdl needs a C compiler: '.*cc' could not build an empty program.*apt install gcc", done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_no_headers_is_one_sentence(sources):
+    hide = "import sysconfig; sysconfig.get_path = lambda name, *a, **k: '/nowhere'; "
+    done = subprocess.run([sys.executable, "-c", hide + BUILD], cwd=sources, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert re.search(
+        r"error: skdl needs Python's C headers: /nowhere/Python.h does not exist.*python3-dev", done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_builds_and_runs_without_openmp(sources):
+    """CC=... is a compiler that refuses -fopenmp, as Apple's does; fits then run on one thread and give the same bits."""
+    environment = make_compiler(sources, refuses="*-fopenmp*")
     done = subprocess.run(
         [sys.executable, "setup.py", "build_ext", "--inplace"],
-        cwd=tmp_path,
+        cwd=sources,
         env=environment,
         capture_output=True,
         text=True,
@@ -103,9 +137,9 @@ def test_builds_and_runs_without_openmp(tmp_path):
         model = skdl.SoftmaxRegressionClassifier(max_iter=3, random_state=0, n_jobs=4).fit(X, y)
         skdl.show_versions()
         print(model.coef_.sum().hex())
-    """.replace("PATH", repr(str(tmp_path)))
+    """.replace("PATH", repr(str(sources)))
     outputs = []
-    for folder, text in ((tmp_path, program), (tmp_path.parent, program.replace("assert skdl.__file__", "pass #"))):
+    for folder, text in ((sources, program), (sources.parent, program.replace("assert skdl.__file__", "pass #"))):
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", textwrap.dedent(text)], cwd=folder, capture_output=True, text=True
         )

@@ -1,6 +1,7 @@
 """Every Python snippet of the README runs, in order, as a reader would run them; and so do the docstrings' examples."""
 
 import doctest
+import inspect
 import re
 from pathlib import Path
 
@@ -29,6 +30,18 @@ def test_readme_names_the_commands_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     for command in re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [skdl.SoftmaxRegressionClassifier, *(getattr(skdl.SoftmaxRegressionClassifier, name) for name in
+     ("fit", "partial_fit", "predict", "predict_proba", "predict_log_proba", "decision_function"))],
+)  # fmt: skip
+def test_docstrings_name_the_parameters(function):
+    sections = re.split(r"\n +(\w[\w ]+)\n +-+\n", inspect.getdoc(function).replace("\n", "\n "))
+    documented = re.findall(r"^ ([\w, ]+) : ", sections[sections.index("Parameters") + 1], re.MULTILINE)
+    documented = [name for names in documented for name in names.split(", ")]
+    assert documented == [name for name in inspect.signature(function).parameters if name != "self"]
 
 
 @pytest.mark.parametrize("module", [_classifier, _show_versions, skdl])
