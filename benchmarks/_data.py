@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import scipy
 import sklearn
+from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn import datasets
@@ -177,8 +178,6 @@ def cache_name(name, scaling, seed=0):
 
 def text_counts(n_rows=25_000, n_features=20_000, n_classes=20, seed=0):
     """Word counts (CSR, float32) of a planted multinomial model, frequencies by a power law, and the classes."""
-    from scipy import sparse
-
     rng = np.random.RandomState(seed)
     frequency = 1 / (np.arange(n_features) + 10.0) ** 1.05
     of_class = frequency * np.exp(0.6 * rng.randn(n_classes, n_features) * (rng.rand(n_features) < 0.3))

@@ -114,8 +114,8 @@ cdef inline int64_t share(int64_t n, int64_t part, int64_t n_parts) noexcept nog
 
 
 cdef inline int64_t share_rows(int64_t n_rows, int64_t part, int64_t n_parts) noexcept nogil:
-    """The same for rows, in whole groups of SKDL_PAD."""
-    return SKDL_PAD * share(n_units(n_rows, SKDL_PAD), part, n_parts)
+    """The same for rows, in groups of SKDL_PAD, the last of which may be smaller."""
+    return min(SKDL_PAD * share(n_units(n_rows, SKDL_PAD), part, n_parts), n_rows)
 
 
 cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,

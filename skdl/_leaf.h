@@ -1,16 +1,16 @@
 /* Leaf loops for one instruction set and one real type; included by _leaves.h, which says what the names mean.
  *
  * Needs: REAL, LANE_BYTES (its size), INT (signed integer of that size), MANTISSA_BITS, EXPONENT_BIAS, ROUNDING (1.5 * 2^MANTISSA_BITS),
- * EXP_DEGREE, LOG_TERMS, NAME(f) (mangles a name), LEVEL (a string), and the register tiles
+ * EXP_DEGREE, LOG_TERMS, NAME(f) (mangles a name), LEVEL (a string), VECTOR_BYTES, and the register tiles
  * FORWARD_ROWS x FORWARD_CLASSES and BACKWARD_CLASSES x BACKWARD_VECTORS.
  */
-#define LANES (64 / LANE_BYTES)
+#define LANES (VECTOR_BYTES / LANE_BYTES)
 #define INLINE static inline __attribute__((always_inline))
 #define V NAME(vector)
 #define VI NAME(vector_int)
 
-typedef REAL V __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
-typedef INT VI __attribute__((vector_size(64), aligned(sizeof(REAL)), may_alias));
+typedef REAL V __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
+typedef INT VI __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), may_alias));
 
 INLINE V NAME(load)(const REAL *p) { return *(const V *)p; }
 INLINE void NAME(store)(REAL *p, V v) { *(V *)p = v; }
@@ -18,45 +18,60 @@ INLINE V NAME(select)(VI mask, V a, V b) { return (V)((mask & (VI)a) | (~mask & 
 INLINE V NAME(maximum)(V a, V b) { return NAME(select)(a > b, a, b); }
 INLINE V NAME(minimum)(V a, V b) { return NAME(select)(a < b, a, b); }
 
-/* Sums of the lanes of four vectors. Each sum has the same tree: first within each 16 bytes, then over them. */
-#if FORWARD_ROWS == 4
+/* Sums of the lanes of four vectors, each in the same tree: first within each 16 bytes, then over them. */
 INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
 {
-    typedef REAL V32 __attribute__((vector_size(32)));
-    struct { V32 low, high; } half;
 #if LANE_BYTES == 4
-    const V a = SHUFFLE(v0, v1, VI, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-              + SHUFFLE(v0, v1, VI, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-    const V b = SHUFFLE(v2, v3, VI, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
-              + SHUFFLE(v2, v3, VI, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
-    const V c = SHUFFLE(a, b, VI, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
-              + SHUFFLE(a, b, VI, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
-    typedef REAL V16 __attribute__((vector_size(16)));
-    struct { V16 low, high; } quarter;
-    memcpy(&half, &c, 64);
-    const V32 h = half.low + half.high;
-    memcpy(&quarter, &h, 32);
-    const V16 sums = quarter.low + quarter.high;
-    memcpy(out, &sums, 16);
+#if VECTOR_BYTES == 64
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31)
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, VI, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, VI, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#elif VECTOR_BYTES == 32
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 8, 1, 9, 4, 12, 5, 13)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 2, 10, 3, 11, 6, 14, 7, 15)
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, VI, 0, 1, 8, 9, 4, 5, 12, 13)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, VI, 2, 3, 10, 11, 6, 7, 14, 15)
 #else
-    const V a = SHUFFLE(v0, v1, VI, 0, 8, 2, 10, 4, 12, 6, 14) + SHUFFLE(v0, v1, VI, 1, 9, 3, 11, 5, 13, 7, 15);
-    const V b = SHUFFLE(v2, v3, VI, 0, 8, 2, 10, 4, 12, 6, 14) + SHUFFLE(v2, v3, VI, 1, 9, 3, 11, 5, 13, 7, 15);
-    const V c = SHUFFLE(a, b, VI, 0, 1, 8, 9, 2, 3, 10, 11) + SHUFFLE(a, b, VI, 4, 5, 12, 13, 6, 7, 14, 15);
-    memcpy(&half, &c, 64);
-    const V32 sums = half.low + half.high;
-    memcpy(out, &sums, 32);
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 4, 1, 5)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 2, 6, 3, 7)
+#define LOW_PAIRS(a, b) SHUFFLE(a, b, VI, 0, 1, 4, 5)
+#define HIGH_PAIRS(a, b) SHUFFLE(a, b, VI, 2, 3, 6, 7)
 #endif
-}
+    const V a = LOW(v0, v1) + HIGH(v0, v1), b = LOW(v2, v3) + HIGH(v2, v3);
+    const V c = LOW_PAIRS(a, b) + HIGH_PAIRS(a, b);  /* four sums in each 16 bytes */
+    typedef REAL Quarter __attribute__((vector_size(16)));
+    Quarter parts[VECTOR_BYTES / 16];
+    memcpy(parts, &c, VECTOR_BYTES);
+    for (int n = VECTOR_BYTES / 32; n > 0; n /= 2)
+        for (int i = 0; i < n; i++) parts[i] += parts[i + n];
+    memcpy(out, parts, 16);
 #else
-INLINE REAL NAME(horizontal_sum)(V v)
-{
-    enum { N = 16 / LANE_BYTES };
-    REAL a[4 * N], s[4];
-    NAME(store)(a, v);
-    for (int q = 0; q < 4; q++) s[q] = N == 4 ? (a[N * q] + a[N * q + 2 % N]) + (a[N * q + 1] + a[N * q + 3 % N]) : a[N * q] + a[N * q + 1];
-    return (s[0] + s[2]) + (s[1] + s[3]);
-}
+#if VECTOR_BYTES == 64
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 8, 2, 10, 4, 12, 6, 14)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 1, 9, 3, 11, 5, 13, 7, 15)
+#elif VECTOR_BYTES == 32
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 4, 2, 6)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 1, 5, 3, 7)
+#else
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 2)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 1, 3)
 #endif
+    typedef REAL Pair __attribute__((vector_size(16)));
+    const V ab[2] = {LOW(v0, v1) + HIGH(v0, v1), LOW(v2, v3) + HIGH(v2, v3)};  /* two sums in each 16 bytes */
+    for (int k = 0; k < 2; k++) {
+        Pair parts[VECTOR_BYTES / 16];
+        memcpy(parts, &ab[k], VECTOR_BYTES);
+        for (int n = VECTOR_BYTES / 32; n > 0; n /= 2)
+            for (int i = 0; i < n; i++) parts[i] += parts[i + n];
+        memcpy(out + 2 * k, parts, 16);
+    }
+#endif
+#undef LOW
+#undef HIGH
+#undef LOW_PAIRS
+#undef HIGH_PAIRS
+}
 
 /* exp: x = n log 2 + r with |r| <= log(2) / 2, Taylor series in r, 2^n put into the exponent bits.
  * For x <= 0 (softmax subtracts the maximum); below the smallest normal number's logarithm it stays there. */
@@ -199,13 +214,8 @@ INLINE void NAME(forward_tile)(const int n_classes, skdl_fetch *fetch, const REA
             _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
         }
     }
-#if FORWARD_ROWS == 4
     _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
         NAME(horizontal_sums)(sum[0][c], sum[1][c], sum[2][c], sum[3][c], out + c * ldo);
-#else
-    _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
-        _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) out[c * ldo + r] = NAME(horizontal_sum)(sum[r][c]);
-#endif
 }
 
 /* Packs rows [r0, r1) of a chunk and makes their partial logits from the columns of block f, in whole tiles of rows. A

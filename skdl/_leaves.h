@@ -2,8 +2,8 @@
  *
  * _kernels.pyx says what is done and in which order; the loops that say how stand in _leaf.h, which is included
  * below once for each instruction set (baseline, AVX2, AVX-512) and each real type (float, double).
- * Vectors are GCC's and Clang's generic ones, always 64 bytes: a sum has the same order on every instruction set, so
- * results differ between them by nothing but the fused multiply-add, which the x86-64 baseline lacks.
+ * Vectors are GCC's and Clang's generic ones, of the registers' width; so the order of a sum, and with it the rounding,
+ * differs between instruction sets (one order for all took seven times as long on AVX2).
  */
 #ifndef SKDL_LEAVES_H
 #define SKDL_LEAVES_H
@@ -126,29 +126,33 @@ static inline void skdl_wait(skdl_barrier *b, int n_threads)
 #define FORWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #define BACKWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 
-/* Register tiles: 32 registers of 64 bytes hold 4 x 6 sums, 16 or 32 smaller ones fewer. */
+/* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. */
+#define FORWARD_ROWS 4
+
+#if defined(__aarch64__)
 #define LEVEL "baseline"
 #define LEVEL_NAME baseline
-#if defined(__aarch64__)
-#define FORWARD_ROWS 2
-#define FORWARD_CLASSES 3
+#define VECTOR_BYTES 16
+#define FORWARD_CLASSES 5
 #define BACKWARD_CLASSES 6
-#define BACKWARD_VECTORS 1
+#define BACKWARD_VECTORS 4
 #else
-#define FORWARD_ROWS 1
+#define LEVEL "baseline"
+#define LEVEL_NAME baseline
+#define VECTOR_BYTES 16
 #define FORWARD_CLASSES 2
-#define BACKWARD_CLASSES 2
-#define BACKWARD_VECTORS 1
+#define BACKWARD_CLASSES 4
+#define BACKWARD_VECTORS 2
 #endif
 #include "_leaf_types.h"
 
 #if defined(__x86_64__)
 #define LEVEL "avx2"
 #define LEVEL_NAME avx2
-#define FORWARD_ROWS 2
-#define FORWARD_CLASSES 3
+#define VECTOR_BYTES 32
+#define FORWARD_CLASSES 2
 #define BACKWARD_CLASSES 6
-#define BACKWARD_VECTORS 1
+#define BACKWARD_VECTORS 2
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
 #else
@@ -164,7 +168,7 @@ static inline void skdl_wait(skdl_barrier *b, int n_threads)
 
 #define LEVEL "avx512"
 #define LEVEL_NAME avx512
-#define FORWARD_ROWS 4
+#define VECTOR_BYTES 64
 #define FORWARD_CLASSES 6
 #define BACKWARD_CLASSES 6
 #define BACKWARD_VECTORS 4

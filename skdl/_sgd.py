@@ -83,7 +83,10 @@ class Coordinates:
 
     def apply(self, X):
         """u of some rows, as a new array."""
-        return X.multiply(self.scale).tocsr() if sparse.issparse(X) else (X - self.mean) * self.scale
+        if sparse.issparse(X):
+            return X @ sparse.diags_array(self.scale.astype(X.dtype)).tocsr()
+        dtype = np.float64 if X.dtype == np.float64 else np.float32
+        return (X - self.mean.astype(dtype)) * self.scale.astype(dtype)
 
     def enter(self, coef, intercept, velocity):
         """Parameters and velocity for x to those for u. A velocity transforms as a gradient."""
@@ -106,16 +109,18 @@ class Coordinates:
 
 
 def largest_curvature(U, weight, n_iter=10):
-    """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close."""
-    v = np.random.default_rng(0).normal(size=U.shape[1])
+    """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close.
+
+    U (..., n_rows, n_features) and weight (..., n_rows) may be stacks of minibatches: the largest of all is returned.
+    """
+    v = np.random.default_rng(0).normal(size=(*weight.shape[:-1], U.shape[-1], 1)).astype(U.dtype)
+    weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
     value = 0.0
     for _ in range(n_iter):
-        norm = np.linalg.norm(v)
-        if norm == 0:
-            break
-        p = U @ (v / norm)
-        value = (weight * p**2).sum() / weight.sum()
-        v = U.T @ (weight * p)
+        norm = np.sqrt((v**2).sum(axis=-2, keepdims=True))
+        p = U @ (v / np.where(norm > 0, norm, 1))
+        value = float((weight * p**2).sum(axis=-2).max())
+        v = (U.T if U.ndim == 2 else U.swapaxes(-1, -2)) @ (weight * p)
     return value
 
 
@@ -132,11 +137,16 @@ def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_s
     # Beyond a thousand rows a minibatch's curvature is that of all data; wide rows are sampled more sparingly.
     size = max(1, min(batch_size, 1024, 2**22 // X.shape[1]))
     sampled = np.random.default_rng(0).permutation(rows)[: n_sampled * size] if n_batches > 1 else rows
-    curvature = 1.0
-    for start in range(0, len(sampled) - size + 1, size):
-        batch = sampled[start : start + size]
-        U = coordinates.apply(X[batch])
-        curvature = max(curvature, largest_curvature(U, np.ones(size) if weight is None else weight[batch]))
+    n_sampled = len(sampled) // size
+    sampled = sampled[: n_sampled * size]
+    U = coordinates.apply(X[sampled])
+    weight = np.ones(len(sampled)) if weight is None else weight[sampled]
+    if sparse.issparse(U):
+        parts = [slice(i * size, (i + 1) * size) for i in range(n_sampled)]
+        curvature = max(largest_curvature(U[part], weight[part]) for part in parts)
+    else:
+        curvature = largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
+    curvature = max(1.0, curvature)
     lr = 4 * (1 + momentum) / curvature
     if n_batches > 1 and coordinates.mean_squared_norm > 0:
         lr = min(lr, 3.8 * (1 - momentum) * batch_size / coordinates.mean_squared_norm)
