@@ -57,6 +57,7 @@ cdef extern from "_leaves.h" nogil:
         const int64_t* block
         int32_t* stamp
         const double* drift
+        const double* decay
         const double* elapsed
         void* row
 
@@ -222,6 +223,7 @@ def run_epoch(
     real[::1] loss,                      # OUT    (chunk,)
     int32_t[:, ::1] stamp,               # INOUT  (n_threads, n_features) zeros before and after, CSR only
     const double[::1] drift,             # IN     (n_batches + 1,), CSR only
+    const double[::1] decay,             # IN     (n_batches + 1,) powers of the momentum, CSR only
     const double[::1] elapsed,           # IN     (n_batches + 1,), CSR only
     int n_threads,
     int level,
@@ -236,6 +238,7 @@ def run_epoch(
     if indptr is not None:
         task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
         task.stamp, task.drift, task.elapsed = &stamp[0, 0], &drift[0], &elapsed[0]
+        task.decay = &decay[0]
         task.row = &packed[0]
     else:
         task.packed = &packed[0]

@@ -447,8 +447,8 @@ static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_r
 INLINE void NAME(shrink)(const skdl_task *t, REAL *restrict w, int64_t j, int64_t c0, int64_t c1, REAL lr)
 {
     if (t->l2) {
-        const REAL divisor = 1 + lr * ((const REAL *)t->l2)[j];
-        for (int64_t c = c0; c < c1; c++) w[c] /= divisor;
+        const REAL factor = 1 / (1 + lr * ((const REAL *)t->l2)[j]);
+        for (int64_t c = c0; c < c1; c++) w[c] *= factor;
     }
     if (t->l1) {
         const REAL threshold = lr * ((const REAL *)t->l1)[j];
@@ -486,7 +486,7 @@ INLINE void NAME(settle)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, 
     stamp[j] = batch;
     REAL *restrict w = (REAL *)t->coef + j * t->ld, *restrict v = (REAL *)t->velocity + j * t->ld;
     if (t->momentum > 0) {
-        const double decay = pow(t->momentum, batch - seen);
+        const double decay = t->decay[batch - seen];
         const REAL way = (REAL)(t->drift[seen] - decay * t->drift[batch]), m = (REAL)decay;
         for (int64_t c = c0; c < c1; c++) {
             w[c] -= way * v[c];

@@ -60,6 +60,7 @@ typedef struct {
     /* CSR only: what a feature that does not occur owes */
     int32_t *stamp;           /* (n_slices, n_features) steps that the parameters of a feature have seen */
     const double *drift;      /* (n_batches + 1,) see catch_up */
+    const double *decay;      /* (n_batches + 1,) powers of the momentum */
     const double *elapsed;    /* (n_batches + 1,) sum of the step sizes before each batch */
     void *row;                /* (n_threads, ld) real */
 } skdl_task;

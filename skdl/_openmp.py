@@ -216,9 +216,10 @@ class OpenMPBackend:
         )
 
     def run_epoch(self, order, step_sizes):
-        drift = elapsed = None
+        drift = decay = elapsed = None
         if self.is_sparse:
             elapsed = np.concatenate([[0.0], np.cumsum(step_sizes)])
+            decay = self.momentum ** np.arange(len(step_sizes) + 1.0)
             drift = np.zeros(len(step_sizes) + 1)
             for s in range(len(step_sizes) - 1, -1, -1):
                 drift[s] = self.momentum * (step_sizes[s] + drift[s + 1])
@@ -229,6 +230,7 @@ class OpenMPBackend:
             batch_size=self.batch_size,
             step_sizes=step_sizes,
             drift=drift,
+            decay=decay,
             elapsed=elapsed,
         )
         return total / len(order)

@@ -22,11 +22,13 @@ soft thresholding at t l1_ratio. The intercept has no penalty. The step may be t
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 from scipy.special import log_expit, log_softmax
+from threadpoolctl import ThreadpoolController
 
 
 class Statistics(NamedTuple):
@@ -124,6 +126,12 @@ def largest_curvature(U, weight, n_iter=10):
     return value
 
 
+@cache
+def _threadpools():
+    """The libraries with thread pools that are loaded; finding them takes milliseconds, so it is done once."""
+    return ThreadpoolController()
+
+
 def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_sampled=8):
     """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
 
@@ -145,7 +153,9 @@ def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_s
         parts = [slice(i * size, (i + 1) * size) for i in range(n_sampled)]
         curvature = max(largest_curvature(U[part], weight[part]) for part in parts)
     else:
-        curvature = largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
+        # BLAS's idle threads go on spinning for a while, on the cores that the first epoch needs (OpenBLAS issue 3187).
+        with _threadpools().limit(limits=1, user_api="blas"):
+            curvature = largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
     curvature = max(1.0, curvature)
     lr = 4 * (1 + momentum) / curvature
     if n_batches > 1 and coordinates.mean_squared_norm > 0:
