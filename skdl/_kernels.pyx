@@ -218,7 +218,7 @@ def run_epoch(
     const real[::1] l2,                  # IN     like l1
     double momentum,
     const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: (2,)
-    real[::1] packed,                    # OUT    (chunk * ld,); CSR: (n_threads * ld,)
+    real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (n_threads * ld,)
     real[::1] logits,                    # OUT    ((n_blocks + 1) * n_classes * chunk,)
     real[::1] loss,                      # OUT    (chunk,)
     int32_t[:, ::1] stamp,               # INOUT  (n_threads, n_features) zeros before and after, CSR only

@@ -157,7 +157,8 @@ static const char *NAME(row_address)(const skdl_task *t, int64_t i, int64_t j)
     return t->X + ((t->order ? t->order[i] : i) * t->n_features + j) * skdl_item_size[t->storage];
 }
 
-/* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled, padded by 0. */
+/* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled. The
+ * columns beyond the last feature stay 0. */
 INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
@@ -165,10 +166,8 @@ INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1
     const REAL *mean = t->mean ? (const REAL *)t->mean + j0 : NULL;
     const REAL *scale = t->mean ? (const REAL *)t->scale + j0 : NULL;
     REAL *out = (REAL *)t->packed + t->chunk * j0 + r0 * width;
-    for (int64_t r = r0; r < r1 && r < n_rows; r++, out += width) {
+    for (int64_t r = r0; r < r1 && r < n_rows; r++, out += width)
         NAME(pack_row)(t->storage, NAME(row_address)(t, start + r, j0), mean, scale, n, out);
-        for (int64_t j = n; j < width; j++) out[j] = 0;
-    }
 }
 
 /* Tiles of at most `most` classes, as even as can be. */

@@ -52,7 +52,7 @@ typedef struct {
     int64_t ld;
     int fit_intercept;
     /* scratch */
-    void *packed;             /* (chunk, ld) real, block after block */
+    void *packed;             /* (chunk, ld) real, block after block, zeros before */
     void *logits;             /* (n_blocks + 1, n_classes, chunk) real; the last are the residuals */
     void *loss;               /* (chunk,) real */
     int64_t chunk, n_blocks;

@@ -155,11 +155,18 @@ def test_epochs_equal_the_twin(instruction_set, n, d, n_logits, batch_size, csr,
 @pytest.mark.parametrize("csr", [False, True])
 @pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(90, 100, 10, 64), (64, 40, 17, 64), (40, 20, 1, 33)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, dtype, csr):
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, momentum, dtype, csr):
     """The ways of large problems give the twin's result, and the same bits for any number of threads."""
     p = Problem(n, d, n_logits, csr=csr, storage=dtype)
     step_sizes = np.full(-(-n // batch_size), 0.3)
-    settings = {"momentum": 0.5, "l1": np.full(d, 0.01), "l2": np.full(d, 0.01), "coordinates": True, "n_epochs": 2}
+    settings = {
+        "momentum": momentum,
+        "l1": np.full(d, 0.01),
+        "l2": np.full(d, 0.01),
+        "coordinates": True,
+        "n_epochs": 2,
+    }
     _, W, b, _ = p.run_twin(step_sizes, batch_size, **settings)
     results = [p.run(step_sizes, batch_size, n_jobs=n_jobs, **settings) for n_jobs in (1, 2, 3, 8)]
     tolerance = 1e-9 if dtype == "float64" else 1e-4
