@@ -97,11 +97,11 @@ if __name__ == "__main__":
     seconds = perf_counter() - start
     probabilities = model.predict_proba(X_test)
 
-    print(f"data             MNIST, {X_train.shape[0]:,} x {X_train.shape[1]} {X_train.dtype}, as it comes")
+    print(f"data            MNIST, {X_train.shape[0]:,} x {X_train.shape[1]} {X_train.dtype}, as it comes")
     skdl.show_versions()
-    print(f"epochs           {model.n_iter_}")
-    print(f"fit              {seconds:.2f} s, progress bar included")
-    print(f"test error       {100 * np.mean(model.predict(X_test) != y_test):.2f} % (10,000 digits)")
-    print(f"test log-loss    {log_loss(y_test, probabilities):.4f}")
+    print(f"epochs          {model.n_iter_}")
+    print(f"fit             {seconds:.2f} s, progress bar included")
+    print(f"test error      {100 * np.mean(model.predict(X_test) != y_test):.2f} % (10,000 digits)")
+    print(f"test log-loss   {log_loss(y_test, probabilities):.4f}")
     draw(model, X_test, y_test, probabilities, "mnist.png")
-    print("picture          mnist.png")
+    print("picture         mnist.png")
