@@ -21,8 +21,8 @@ def load_mnist(part):
     return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 784), np.frombuffer(labels, np.uint8, offset=8)
 
 
-def draw(model, X, y, probabilities, path):
-    """Three rows: the weights of each digit; the loss and the confusions; the surest mistakes."""
+def draw(model, spread, X, y, probabilities, path):
+    """Three rows: the weights of each digit, times the pixels' `spread`; the loss and the confusions; the surest mistakes."""
     ink, paper, accent = "#22303c", "#fbfaf7", "#c8553d"
     plt.rcParams.update(
         {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "font.size": 9}
@@ -39,12 +39,11 @@ def draw(model, X, y, probabilities, path):
     )  # fmt: skip
 
     templates = grid[0].subgridspec(1, 10, wspace=0.12)
-    strength = np.quantile(abs(model.coef_), 0.995)
+    votes = model.coef_ * spread  # a pixel that is hardly ever inked may have a large weight and no say
+    strength = np.quantile(abs(votes), 0.995)
     for digit in range(10):
         axes = figure.add_subplot(templates[digit])
-        axes.imshow(
-            model.coef_[digit].reshape(28, 28), cmap="RdBu_r", vmin=-strength, vmax=strength, interpolation="bicubic"
-        )
+        axes.imshow(votes[digit].reshape(28, 28), cmap="RdBu_r", vmin=-strength, vmax=strength, interpolation="bicubic")
         axes.set_title(digit, fontsize=9, fontweight="bold", pad=3)
         axes.axis("off")
         if digit == 0:
@@ -103,5 +102,5 @@ if __name__ == "__main__":
     print(f"fit             {seconds:.2f} s, progress bar included")
     print(f"test error      {100 * np.mean(model.predict(X_test) != y_test):.2f} % (10,000 digits)")
     print(f"test log-loss   {log_loss(y_test, probabilities):.4f}")
-    draw(model, X_test, y_test, probabilities, "mnist.png")
+    draw(model, X_train.std(axis=0), X_test, y_test, probabilities, "mnist.png")
     print("picture         mnist.png")
