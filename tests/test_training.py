@@ -173,3 +173,23 @@ def test_memory(dtype):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 20
+
+
+def test_fit_in_a_forked_child():
+    """OpenMP's threads do not survive a fork, and waiting for them hangs (scikit-learn #7650); the child works alone."""
+    program = """
+        import os, warnings
+        import numpy as np
+        from skdl import SoftmaxRegressionClassifier
+        warnings.simplefilter("ignore")
+        X = np.random.default_rng(0).integers(0, 255, (2000, 784), dtype=np.uint8)
+        y = np.arange(2000) % 10
+        model = SoftmaxRegressionClassifier(n_jobs=2, random_state=0, max_iter=2)
+        coef = model.fit(X, y).coef_
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if (model.fit(X, y).coef_ == coef).all() else 1)
+        raise SystemExit(os.waitpid(child, 0)[1])
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
