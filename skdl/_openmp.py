@@ -87,8 +87,8 @@ def _pad_columns(a, ld, dtype):
 
 
 def _bytes(X):
-    """The memory of a C-ordered array as unsigned bytes, one row a row."""
-    return X.view(np.uint8) if X.ndim == 1 else X.view(np.uint8).reshape(len(X), -1)
+    """The memory of a C-ordered array (n_rows, n_columns) as unsigned bytes, one row a row."""
+    return X.view(np.uint8).reshape(len(X), -1)
 
 
 def _column_blocks(n_features):
