@@ -1,13 +1,9 @@
-"""What the benchmarks share: data, the machine in a line, the objective and its optimum."""
+"""What the benchmarks share: data (MNIST with the tests, too), the objective and its optimum."""
 
 import gzip
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
-import scipy
-import sklearn
 from scipy import sparse
 from scipy.optimize import minimize
 from scipy.special import expit
@@ -20,22 +16,6 @@ ALPHA = 1e-4
 SMALL = ("iris", "wine", "breast_cancer", "digits")
 IMAGES = {"mnist": HERE / "data" / "mnist", "fashion": Path("/usr/share/datasets/fashion-mnist")}
 TITLES = {"mnist": "MNIST", "fashion": "Fashion-MNIST", "digits": "digits"}
-
-
-def machine():
-    """CPU, cores, versions, instruction set and threads, in one line."""
-    import skdl
-    from skdl import _openmp
-
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
-    versions = f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
-    versions += f"scikit-learn {sklearn.__version__}, skdl {skdl.__version__}"
-    level = _openmp.instruction_set()[1]
-    return f"{cpu}, {os.cpu_count()} cores; {versions} ({level}, {_openmp.max_threads(None)} threads)"
 
 
 # ---- data
@@ -173,7 +153,7 @@ def cache_name(name, scaling, seed=0):
     return f"{name}-{scaling.strip('[]').replace(', ', '')}-{seed}"
 
 
-# ---- text
+# ---- sparse
 
 
 def text_counts(n_rows=25_000, n_features=20_000, n_classes=20, seed=0):
@@ -191,3 +171,20 @@ def text_counts(n_rows=25_000, n_features=20_000, n_classes=20, seed=0):
         words[here] = np.minimum(np.searchsorted(cumulated[c], u[here]), n_features - 1)
     counts = sparse.coo_array((np.ones(len(rows), np.float32), (rows, words)), shape=(n_rows, n_features))
     return sparse.csr_array(counts), y
+
+
+def one_hot(n_rows, n_features, n_classes, n_columns=10, seed=0):
+    """Categorical columns, one-hot (CSR, float32), levels by a power law, and classes of a planted softmax model."""
+    rng = np.random.RandomState(seed)
+    n_levels = n_features // n_columns
+    frequency = 1 / (np.arange(n_levels) + 10.0) ** 1.05
+    H = np.zeros((n_rows, n_classes), np.float32)
+    indices = np.empty((n_rows, n_columns), np.int32)
+    for j in range(n_columns):
+        levels = rng.choice(n_levels, n_rows, p=frequency / frequency.sum())
+        H += rng.randn(n_levels, n_classes).astype(np.float32)[levels]
+        indices[:, j] = j * n_levels + levels
+    y = (H + rng.gumbel(size=H.shape)).argmax(1)
+    data = np.ones(indices.size, np.float32)
+    indptr = np.arange(0, indices.size + 1, n_columns, dtype=np.int32)
+    return sparse.csr_array((data, indices.ravel(), indptr), shape=(n_rows, n_columns * n_levels)), y

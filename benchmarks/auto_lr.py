@@ -30,12 +30,12 @@ from _data import (
     installed_images,
     log_loss,
     logits,
-    machine,
     objective,
     optimum,
     small,
     text_counts,
 )
+from _machine import header
 from sklearn.exceptions import ConvergenceWarning
 
 from skdl import SoftmaxRegressionClassifier, _classifier, _openmp
@@ -169,6 +169,6 @@ if __name__ == "__main__":
     if not set(args.tables) <= set(TABLES):
         parser.error(f"tables are {', '.join(TABLES)}")
     warnings.simplefilter("ignore", ConvergenceWarning)  # two and four epochs are asked for on purpose
-    print(machine())
+    print(header())
     for name in args.tables or TABLES:
         TABLES[name](args)

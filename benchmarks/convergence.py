@@ -38,11 +38,11 @@ from _data import (
     installed_images,
     log_loss,
     logits,
-    machine,
     objective,
     optimum,
     small,
 )
+from _machine import header
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
@@ -370,7 +370,7 @@ def main():
     args = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)  # fits are cut short on purpose
     warnings.simplefilter("ignore", RuntimeWarning)  # steps that are too large, on the way to the best
-    print(machine())
+    print(header())
     contenders = dict(CONTENDERS)
     if torch is None:
         print("PyTorch is left out: it is not installed")

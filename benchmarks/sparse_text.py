@@ -18,7 +18,8 @@ import time
 import warnings
 
 import numpy as np
-from _data import machine, text_counts
+from _data import one_hot, text_counts
+from _machine import header
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
@@ -28,23 +29,6 @@ from sklearn.metrics import log_loss
 from skdl import SoftmaxRegressionClassifier
 
 ALPHAS = {"counts": [1e-3, 1e-4, 1e-5], "tf-idf": [1e-5, 1e-6, 1e-7], "one-hot": [1e-3, 1e-4, 1e-5]}
-
-
-def one_hot(n_rows, n_features, n_classes, n_columns=10, seed=0):
-    """Ten categorical columns of n_features / 10 levels each, one-hot, and classes that depend on the levels."""
-    rng = np.random.RandomState(seed)
-    n_levels = n_features // n_columns
-    frequency = 1 / (np.arange(n_levels) + 10.0) ** 1.05
-    H = np.zeros((n_rows, n_classes), np.float32)
-    indices = np.empty((n_rows, n_columns), np.int32)
-    for j in range(n_columns):
-        levels = rng.choice(n_levels, n_rows, p=frequency / frequency.sum())
-        H += rng.randn(n_levels, n_classes).astype(np.float32)[levels]
-        indices[:, j] = j * n_levels + levels
-    y = (H + rng.gumbel(size=H.shape)).argmax(1)
-    data = np.ones(indices.size, np.float32)
-    indptr = np.arange(0, indices.size + 1, n_columns, dtype=np.int32)
-    return sparse.csr_array((data, indices.ravel(), indptr), shape=(n_rows, n_columns * n_levels)), y
 
 
 def make(name, args):
@@ -89,7 +73,7 @@ def main():
     parser.add_argument("--saga-max-iter", type=int, default=20)
     args = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)  # of the bounds, which are printed
-    print(machine())
+    print(header())
     print(f"bounds: SGDClassifier max_iter={args.sgd_max_iter}, LogisticRegression saga max_iter={args.saga_max_iter}")
     for name in args.sets or ("counts", "tf-idf", "one-hot"):
         X, X_test, y, y_test = make(name, args)

@@ -1,0 +1,78 @@
+"""How the benchmarks take times, print tables and keep results."""
+
+import csv
+import time
+
+import numpy as np
+
+from skdl._openmp import OpenMPBackend
+
+
+def seconds(function):
+    """Seconds that one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def alternated(contenders, n_rounds, budget=20.0, rest=0.1):
+    """Seconds of each contender over the rounds, in which they take turns.
+
+    A contender is a function that returns seconds. Its first call pays for threads and caches and does not count,
+    unless it took more than a second, where that makes no difference; after `budget` seconds it sits out.
+    """
+    times, spent = {name: [] for name in contenders}, dict.fromkeys(contenders, 0.0)
+    for i in range(n_rounds + 1):
+        for name, contender in contenders.items():
+            if spent[name] > budget or len(times[name]) == n_rounds:
+                continue
+            time.sleep(rest)  # the threads of whoever came before spin on for a while
+            start = time.perf_counter()
+            taken = contender()
+            spent[name] += time.perf_counter() - start
+            if i > 0 or taken > 1:
+                times[name].append(taken)
+    return times
+
+
+class PlainEpochs:
+    """Epochs of the textbook's step (no momentum, no penalty, constant step), straight on the backend."""
+
+    def __init__(self, X, y, n_classes, batch_size, n_threads=None):
+        n_logits = 1 if n_classes == 2 else n_classes
+        self.backend = OpenMPBackend(X, y.astype(np.int32), None, n_logits, n_jobs=n_threads)
+        zeros = np.zeros((n_logits, X.shape[1])), np.zeros(n_logits)
+        self.backend.start(*zeros, zeros, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
+                           batch_size=batch_size)  # fmt: skip
+        self.order, self.rng = np.arange(X.shape[0]), np.random.default_rng(0)
+        self.steps = np.full(-(-X.shape[0] // batch_size), 1e-6)
+
+    def shuffle(self):
+        self.rng.shuffle(self.order)
+
+    def run(self):
+        self.backend.run_epoch(self.order, self.steps)
+
+
+def markdown(rows):
+    """Print dictionaries of texts as an aligned table."""
+    lines = [list(rows[0]), *(list(row.values()) for row in rows)]
+    width = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines = [[cell.rjust(n) if i else cell.ljust(n) for i, (cell, n) in enumerate(zip(line, width, strict=True))]
+             for line in lines]  # fmt: skip
+    lines.insert(1, ["-" * n if i == 0 else "-" * (n - 1) + ":" for i, n in enumerate(width)])
+    for line in lines:
+        print(f"| {' | '.join(line)} |")
+    print(flush=True)
+
+
+def write_csv(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
