@@ -91,8 +91,8 @@ def draw(rows, path):
         axes.set_ylabel(label)
         axes.set_ylim(bottom=bottom / 2)  # the dotted lines may leave
     grid[0, 0].legend(frameon=False, fontsize=8)
-    figure.suptitle("A fit of two epochs: time and memory against the size of the data (dotted: linear)", x=0.01, ha="left", fontsize=13,
-                    fontweight="bold")  # fmt: skip
+    title = "A fit of two epochs: time and memory against the size of the data (dotted: linear)"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=13, fontweight="bold")
     figure.savefig(path, dpi=110, facecolor=paper)
 
 
