@@ -172,6 +172,14 @@ def hard_data(rng, n):
     }
 
 
+def gap(args, name, scaling, seed, **changes):
+    """F - optimum of a fit in units of the tolerance, the mean loss of each epoch, and the updates of one."""
+    X, _, y, _ = small(name, scaling, seed)
+    best = objective(X, y, *optimum(X, y, name=cache_name(name, scaling, seed), cache=args.cache))
+    W, b, curve, n_batches = fit(X, y, seed=seed, **changes)
+    return excess(objective(X, y, W, b), best), curve, n_batches
+
+
 def table_small(args):
     print(
         f"\nSmall data, raw and standardised, mean of {args.seeds} splits. "
@@ -289,12 +297,7 @@ def table_steps(args):
     for label, changes in variants.items():
         line = f"{label:27}"
         for name, scaling in sets:
-            gaps = []
-            for seed in range(3):
-                X, _, y, _ = small(name, scaling, seed)
-                best = objective(X, y, *optimum(X, y, name=cache_name(name, scaling, seed), cache=args.cache))
-                gaps.append(excess(objective(X, y, *fit(X, y, seed=seed, **changes)[:2]), best))
-            line += f"{np.mean(gaps):11.2f}"
+            line += f"{np.mean([gap(args, name, scaling, seed, **changes)[0] for seed in range(3)]):11.2f}"
         W, b, _, _ = fit(X_mnist, y_mnist, **changes)
         line += f"  {objective(X_mnist, y_mnist, W, b):.4f} {error(Xt_mnist @ W.T + b, yt_mnist):.2f}"
         print(line, flush=True)
@@ -309,14 +312,12 @@ def table_stopping(args):
         for epochs in (2, 20, 100, 300, None):
             rows = []
             for seed in range(3):
-                X, _, y, _ = small(name, "raw", seed)
-                best = objective(X, y, *optimum(X, y, name=cache_name(name, "raw", seed), cache=args.cache))
-                W, b, curve, n_batches = fit(X, y, seed=seed, max_iter=epochs)
+                apart, curve, n_batches = gap(args, name, "raw", seed, max_iter=epochs)
                 drop = curve[(len(curve) - 1) // 2] - curve[-1]
-                rows.append([excess(objective(X, y, W, b), best), drop, len(curve) * n_batches < 1000 and drop > 1e-4])
-            gap, drop, warned = np.mean(rows, 0)
+                rows.append([apart, drop, len(curve) * n_batches < 1000 and drop > 1e-4])
+            apart, drop, warned = np.mean(rows, 0)
             print(
-                f"{name:14} {len(curve):5} epochs, {len(curve) * n_batches:5} updates: gap {gap:6.2f}, "
+                f"{name:14} {len(curve):5} epochs, {len(curve) * n_batches:5} updates: gap {apart:6.2f}, "
                 f"drop {drop:8.5f}, warned {warned:.2f}",
                 flush=True,
             )
