@@ -11,6 +11,7 @@ peak, as NumPy reports it to tracemalloc. Prints a table with the exponent of ea
 import argparse
 import multiprocessing
 import os
+import sys
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -118,6 +119,7 @@ def main():
                 times, memory = pool.apply(measure, (shape,))
                 r = {"sweep": sweep, "size": size, **shape, "seconds": median(times), "runs": len(times)}
                 rows.append(r | {"MB beside X": memory / 1e6})
+                print(f"   {size:,} {sweep}: {median(times):.3g} s", file=sys.stderr, flush=True)
                 table.append({
                     sweep: f"{size:,}", "ms": f"{1e3 * median(times):,.1f}", "runs": str(len(times)),
                     "ns a value of X": f"{1e9 * median(times) / shape['n'] / shape['d']:.2f}",

@@ -20,6 +20,7 @@ was there of it, and peers.png.
 
 import argparse
 import multiprocessing
+import sys
 import time
 import warnings
 from importlib.util import find_spec
@@ -194,7 +195,7 @@ def fit(args):
             error = per_cent_wrong(model, X_test, y_test)
             if error <= target:
                 break
-        done = np.max(getattr(model, "n_iter_", n))
+        done = int(np.max(getattr(model, "n_iter_", n)))
         note = f"{error:.2f} %{'' if error <= target else ': not reached'}, {epochs(done)}"
         return fit_clock(lambda: make(n), X, y), lambda: note
 
@@ -400,6 +401,7 @@ def measure(table, args):
         processes[-1].start()
         theirs.close()
         pipes[name].recv()  # while one prepares, nothing else runs
+        print(f"   {name}: ready", file=sys.stderr, flush=True)
 
         def clock(pipe=pipes[name]):
             pipe.send("run")
