@@ -11,8 +11,11 @@ whole of it) it
 2. makes residuals of some of the rows, all classes (softmax);                       -- wait for all --
 3. multiplies the residuals with its columns and updates its columns of W in place.
 
-CSR data: rows are shared in 1 and 2, and classes in 3. Each sum runs in one order that depends on the shapes alone, so
-every number of threads gives the same bits.
+CSR data: a thread owns a range of features. It brings those of its features that a minibatch has up to date before 1, and
+in 3 it adds to their velocity; rows are shared in 1 and 2. Each sum runs in one order that depends on the shapes alone,
+so every number of threads gives the same bits.
+
+Where an epoch or a prediction takes long, thread 0 looks ten times a second whether the user wants to stop (Ctrl-C).
 """
 
 from cython.parallel cimport parallel
@@ -23,6 +26,9 @@ ctypedef fused real:
     float
     double
 
+cdef extern from "Python.h":
+    int run_signal_handlers "PyErr_CheckSignals"()
+
 cdef extern from "_leaves.h" nogil:
     const int SKDL_OPENMP
     const int SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8
@@ -30,6 +36,7 @@ cdef extern from "_leaves.h" nogil:
     int omp_get_thread_num()
     int omp_get_num_threads()
     int omp_get_max_threads()
+    double skdl_seconds()
 
     ctypedef struct skdl_task:
         const char* X
@@ -73,17 +80,18 @@ cdef extern from "_leaves.h" nogil:
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
         void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
-        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int thread) noexcept nogil
-        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch) noexcept nogil
-        void (*sparse_step)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch, double lr) noexcept nogil
-        void (*catch_up)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch) noexcept nogil
-        void (*flush)(const skdl_task*, int64_t c0, int64_t c1, int thread, int32_t batch) noexcept nogil
-        void (*statistics)(const skdl_task*, int64_t f, double* total) noexcept nogil
+        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows) noexcept nogil
+        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread) noexcept nogil
+        void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until) noexcept nogil
+        void (*flush)(const skdl_task*, int64_t f0, int64_t f1, int32_t last) noexcept nogil
+        void (*statistics)(const skdl_task*, int64_t start, int64_t f, double* total) noexcept nogil
 
     ctypedef struct skdl_barrier:
-        pass
+        int stop
 
-    void skdl_wait(skdl_barrier*, int n_threads)
+    bint skdl_wait(skdl_barrier*, int n_threads)
+    void skdl_stop(skdl_barrier*)
+    bint skdl_stopped(const skdl_barrier*)
     int skdl_n_levels()
     const skdl_leaves* skdl_get_leaves(int level, int is_double)
 
@@ -102,6 +110,21 @@ def max_threads():
 def instruction_sets():
     """Names of the instruction sets that this processor has kernels for, from the plainest to the widest."""
     return [skdl_get_leaves(level, 0).name.decode() for level in range(skdl_n_levels())]
+
+
+cdef bint interrupted(double* asked) noexcept nogil:
+    """Whether a signal handler has raised, as Ctrl-C's does; its exception is pending then. Asks at most every 0.1 s."""
+    cdef double now = skdl_seconds()
+    if now - asked[0] < 0.1:
+        return False
+    asked[0] = now
+    with gil:
+        return run_signal_handlers() != 0
+
+
+cdef int raise_pending(bint stopped) except -1:
+    """Raise the exception that `interrupted` has left."""
+    return -1 if stopped else 0
 
 
 cdef inline int64_t n_units(int64_t n, int64_t unit) noexcept nogil:
@@ -130,6 +153,7 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
     cdef int64_t c0 = share(t.n_classes, part, n_sharing), c1 = share(t.n_classes, part + 1, n_sharing)
     cdef int64_t r0, r1
     cdef int first, last
+    cdef double asked = skdl_seconds()
     cdef skdl_fetch fetch
     if part >= n_sharing:
         f1 = f0
@@ -144,56 +168,62 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
             leaf.plan_fetch(t, &fetch, start + n_rows, r0, r1, n_rows, f0, f1, c1 - c0)
             for f in range(f0, f1):
                 leaf.forward(t, &fetch, start, r0, r1, n_rows, f)
-            skdl_wait(barrier, n_threads)
+            if skdl_wait(barrier, n_threads):
+                return
             leaf.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads),
                          n_rows, 1.0 / (stop - begin))
-            skdl_wait(barrier, n_threads)
+            if thread == 0 and interrupted(&asked):
+                skdl_stop(barrier)
+            if skdl_wait(barrier, n_threads):
+                return
             if thread == 0:
                 loss[0] += leaf.sum_loss(t, n_rows)
                 if t.fit_intercept:
                     leaf.step_intercept(t, n_rows, first, last, step_sizes[batch])
             for f in range(f0, f1):
                 leaf.backward(t, &fetch, n_rows, f, c0, c1, first, last, step_sizes[batch])
-            if n_sharing > 1:  # the next chunk reads columns that another thread has just written
-                skdl_wait(barrier, n_threads)
+            # The next chunk reads columns that another thread has just written.
+            if n_sharing > 1 and skdl_wait(barrier, n_threads):
+                return
 
 
 cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
-                       const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
+                       const double* step_sizes, int64_t f0, int64_t f1, int thread, int n_threads,
+                       double* loss) noexcept nogil:
     cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, r0, r1
     cdef int32_t batch
-    cdef int64_t n_slices = n_units(t.ld, SKDL_PAD)
-    cdef int64_t c0 = min(SKDL_PAD * share(n_slices, thread, n_threads), t.ld)
-    cdef int64_t c1 = min(SKDL_PAD * share(n_slices, thread + 1, n_threads), t.ld)
-    cdef bint lazy = t.momentum > 0 or t.l1 != NULL or t.l2 != NULL
+    cdef double asked = skdl_seconds()
     for batch in range(n_batches):
         begin = batch * batch_size
         stop = min(begin + batch_size, t.n_order)
-        if lazy and c0 < c1:
-            leaf.catch_up(t, begin, stop - begin, c0, c1, thread, batch)
-        skdl_wait(barrier, n_threads)
+        for chunk in range(n_units(stop - begin, t.chunk)):
+            start = begin + chunk * t.chunk
+            leaf.settle(t, start, min(t.chunk, stop - start), f0, f1, batch + 1)
+            if thread == 0 and interrupted(&asked):
+                skdl_stop(barrier)
+            if skdl_stopped(barrier):
+                break
+        if skdl_wait(barrier, n_threads):
+            return
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
             n_rows = min(t.chunk, stop - start)
             r0, r1 = share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads)
-            leaf.sparse_forward(t, start, r0, r1, n_rows, thread)
+            leaf.sparse_forward(t, start, r0, r1, n_rows)
             leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))
-            skdl_wait(barrier, n_threads)
+            if thread == 0 and interrupted(&asked):
+                skdl_stop(barrier)
+            if skdl_wait(barrier, n_threads):
+                return
             if thread == 0:
                 loss[0] += leaf.sum_loss(t, n_rows)
                 if t.fit_intercept:
                     leaf.step_intercept(t, n_rows, start == begin, start + n_rows == stop, step_sizes[batch])
-            if c0 < c1:
-                leaf.sparse_backward(t, start, n_rows, c0, c1, thread, batch)
-            if start + n_rows < stop:  # the next chunk writes the residuals that this one's gradient reads
-                skdl_wait(barrier, n_threads)
-        if c0 < c1:
-            leaf.sparse_step(t, begin, stop - begin, c0, c1, thread, batch, step_sizes[batch])
-    if c0 < c1:
-        if lazy:
-            leaf.flush(t, c0, c1, thread, <int32_t>n_batches)
-        else:
-            memset(t.stamp + thread * t.n_features, 0, t.n_features * sizeof(int32_t))
+            leaf.sparse_backward(t, start, n_rows, f0, f1, thread)
+            # The next chunk writes the residuals that this one's gradient reads.
+            if start + n_rows < stop and skdl_wait(barrier, n_threads):
+                return
+    leaf.flush(t, f0, f1, <int32_t>n_batches)
 
 
 def run_epoch(
@@ -217,14 +247,14 @@ def run_epoch(
     const real[::1] l1,                  # IN     like scale, or None: penalty on each feature's coefficients
     const real[::1] l2,                  # IN     like l1
     double momentum,
-    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: (2,)
+    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: (n_threads + 1,) each thread's features
     real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (n_threads * ld,)
     real[::1] logits,                    # OUT    ((n_blocks + 1) * n_classes * chunk,)
     real[::1] loss,                      # OUT    (chunk,)
-    int32_t[:, ::1] stamp,               # INOUT  (n_threads, n_features) zeros before and after, CSR only
-    const double[::1] drift,             # IN     (n_batches + 1,), CSR only
-    const double[::1] decay,             # IN     (n_batches + 1,) powers of the momentum, CSR only
-    const double[::1] elapsed,           # IN     (n_batches + 1,), CSR only
+    int32_t[::1] stamp,                  # INOUT  (n_features,) zeros before and after, CSR only
+    const double[::1] drift,             # IN     (n_batches + 2,), CSR only
+    const double[::1] decay,             # IN     (n_batches + 2,) powers of the momentum, CSR only
+    const double[::1] elapsed,           # IN     (n_batches + 2,), CSR only
     int n_threads,
     int level,
 ):
@@ -237,8 +267,7 @@ def run_epoch(
     task.X = <const char*>&X[0, 0]
     if indptr is not None:
         task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
-        task.stamp, task.drift, task.elapsed = &stamp[0, 0], &drift[0], &elapsed[0]
-        task.decay = &decay[0]
+        task.stamp, task.drift, task.decay, task.elapsed = &stamp[0], &drift[0], &decay[0], &elapsed[0]
         task.row = &packed[0]
     else:
         task.packed = &packed[0]
@@ -260,23 +289,28 @@ def run_epoch(
     if l2 is not None:
         task.l2 = &l2[0]
     task.logits, task.loss, task.chunk = &logits[0], &loss[0], loss.shape[0]
-    task.block, task.n_blocks = &block[0], block.shape[0] - 1
+    cdef int64_t n_blocks = block.shape[0] - 1
+    task.block, task.n_blocks = &block[0], n_blocks if indptr is None else 1
 
     cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         if task.indptr != NULL:
-            train_sparse(leaf, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
-                         omp_get_num_threads(), &total)
+            train_sparse(leaf, &task, &barrier, batch_size, &step_sizes[0],
+                         task.block[share(n_blocks, omp_get_thread_num(), omp_get_num_threads())],
+                         task.block[share(n_blocks, omp_get_thread_num() + 1, omp_get_num_threads())],
+                         omp_get_thread_num(), omp_get_num_threads(), &total)
         else:
             train_dense(leaf, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
                         omp_get_num_threads(), &total)
+    raise_pending(barrier.stop)
     return total
 
 
-cdef void decide(const skdl_leaves* leaf, const skdl_task* shared, int64_t item_size, char* out, int thread,
-                 int n_threads) noexcept nogil:
+cdef void decide(const skdl_leaves* leaf, const skdl_task* shared, skdl_barrier* barrier, int64_t item_size, char* out,
+                 int thread, int n_threads) noexcept nogil:
     cdef skdl_task t = shared[0]
     cdef int64_t start, f, n_rows, c, n_chunks
+    cdef double asked = skdl_seconds()
     cdef skdl_fetch fetch
     t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
     t.logits = <char*>shared.logits + thread * t.n_blocks * t.n_classes * t.chunk * item_size
@@ -288,6 +322,10 @@ cdef void decide(const skdl_leaves* leaf, const skdl_task* shared, int64_t item_
         for f in range(t.n_blocks):
             leaf.forward(&t, &fetch, start, 0, n_rows, n_rows, f)
         leaf.write_logits(&t, n_rows, out + start * t.n_classes * item_size)
+        if thread == 0 and interrupted(&asked):
+            skdl_stop(barrier)
+        if skdl_stopped(barrier):
+            return
 
 
 def decision_function(
@@ -307,7 +345,9 @@ def decision_function(
 ):
     """Logits X W^T + b of dense rows."""
     cdef skdl_task task
+    cdef skdl_barrier barrier
     memset(&task, 0, sizeof(skdl_task))
+    memset(&barrier, 0, sizeof(skdl_barrier))
     task.X, task.storage = <const char*>&X[0, 0], storage
     task.n_features, task.n_classes, task.n_order = n_features, coef.shape[0], out.shape[0]
     if rows is not None:
@@ -317,13 +357,21 @@ def decision_function(
     task.packed, task.logits, task.chunk = &packed[0], &logits[0], chunk
     cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        decide(leaf, &task, sizeof(real), <char*>&out[0, 0], omp_get_thread_num(), omp_get_num_threads())
+        decide(leaf, &task, &barrier, sizeof(real), <char*>&out[0, 0], omp_get_thread_num(), omp_get_num_threads())
+    raise_pending(barrier.stop)
 
 
-cdef void describe(const skdl_leaves* leaf, const skdl_task* t, double* total, int thread, int n_threads) noexcept nogil:
-    cdef int64_t f
-    for f in range(share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)):
-        leaf.statistics(t, f, total)
+cdef void describe(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, double* total, int thread,
+                   int n_threads) noexcept nogil:
+    cdef int64_t c, f
+    cdef double asked = skdl_seconds()
+    for c in range(n_units(t.n_order, t.chunk)):
+        for f in range(share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)):
+            leaf.statistics(t, c * t.chunk, f, total)
+        if thread == 0 and interrupted(&asked):
+            skdl_stop(barrier)
+        if skdl_stopped(barrier):
+            return
 
 
 def column_statistics(
@@ -342,7 +390,9 @@ def column_statistics(
 ):
     """Sum and sum of squares about the first row, minimum and maximum of each column of dense rows."""
     cdef skdl_task task
+    cdef skdl_barrier barrier
     memset(&task, 0, sizeof(skdl_task))
+    memset(&barrier, 0, sizeof(skdl_barrier))
     task.X, task.storage, task.n_features = <const char*>&X[0, 0], storage, n_features
     task.order, task.n_order, task.ld = &rows[0], rows.shape[0], total.shape[1]
     if weight is not None:
@@ -351,7 +401,8 @@ def column_statistics(
     task.coef, task.packed, task.chunk = &extremes[0, 0], &packed[0], chunk
     cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        describe(leaf, &task, &total[0, 0], omp_get_thread_num(), omp_get_num_threads())
+        describe(leaf, &task, &barrier, &total[0, 0], omp_get_thread_num(), omp_get_num_threads())
+    raise_pending(barrier.stop)
 
 
 ctypedef fused index:
@@ -369,9 +420,13 @@ def sparse_column_statistics(
 ):
     """Weighted sum of squares and largest magnitude of each column of CSR rows; NaN is kept."""
     cdef int64_t i, row, e
-    cdef double x, w
+    cdef double x, w, asked = skdl_seconds()
+    cdef bint stopped = False
     with nogil:
         for i in range(rows.shape[0]):
+            if i % 64 == 0 and interrupted(&asked):
+                stopped = True
+                break
             row = rows[i]
             w = 1.0 if weight is None else weight[row]
             for e in range(indptr[row], indptr[row + 1]):
@@ -379,6 +434,7 @@ def sparse_column_statistics(
                 total[0, indices[e]] += w * x * x
                 if not x <= total[1, indices[e]]:
                     total[1, indices[e]] = x
+    raise_pending(stopped)
 
 
 def find_csr_defect(

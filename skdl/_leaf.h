@@ -381,182 +381,200 @@ static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
 }
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
-/* Parameters are feature-major, (n_features, ld) with ld >= n_classes: a stored value touches one row of them.
- * Threads share the classes: [c0, c1) below is a thread's slice, and stamp its own record of the features. */
+/* Parameters are feature-major, (n_features, ld): a stored value touches one row of them. ld is n_classes padded to a power
+ * of two below SKDL_PAD, and to a multiple of SKDL_PAD beyond. A thread owns the features [f0, f1): no other writes them. */
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
 {
     return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i];
 }
 
-INLINE REAL NAME(value)(const skdl_task *t, int64_t i)
+INLINE REAL NAME(value)(const skdl_task *t, int64_t i, int64_t j)
 {
-    return t->storage == SKDL_FLOAT64 ? (REAL)((const double *)t->X)[i] : (REAL)((const float *)t->X)[i];
+    const REAL x = t->storage == SKDL_FLOAT64 ? (REAL)((const double *)t->X)[i] : (REAL)((const float *)t->X)[i];
+    return t->scale ? x * ((const REAL *)t->scale)[j] : x;
 }
 
-#define FOR_EACH_STORED(t, position)                                                                                   \
-    const int64_t row_ = (t)->order ? (t)->order[position] : (position);                                               \
-    const int64_t begin_ = NAME(index)((t)->indptr, (t)->index64, row_);                                               \
-    const int64_t end_ = NAME(index)((t)->indptr, (t)->index64, row_ + 1);                                             \
-    for (int64_t e = begin_; e < end_; e++)
+/* The stored values of one row. */
+typedef struct { int64_t begin, end; } NAME(row);
 
-static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int thread)
+INLINE NAME(row) NAME(stored)(const skdl_task *t, int64_t i)
 {
-    const int64_t n_classes = t->n_classes, ld = t->ld;
-    const REAL *scale = (const REAL *)t->scale;
-    REAL *restrict h = (REAL *)t->row + thread * ld, *logits = (REAL *)t->logits;
+    const int64_t row = t->order ? t->order[i] : i;
+    return (NAME(row)){NAME(index)(t->indptr, t->index64, row), NAME(index)(t->indptr, t->index64, row + 1)};
+}
+
+/* Rows come in random order, and each of their values has a row of parameters anywhere; so all are asked for in time: where
+ * a row begins, then its values, then the parameters of each. The processor guesses what follows the first 512 bytes. */
+INLINE void NAME(fetch_lines)(const void *p, int64_t n_bytes)
+{
+    for (int64_t i = 0; i < n_bytes && i < 512; i += 64) __builtin_prefetch((const char *)p + i, 1, 3);
+}
+
+INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i)
+{
+    const int index_size = t->index64 ? 8 : 4;
+    if (i + 4 < t->n_order) __builtin_prefetch(t->indptr + (t->order ? t->order[i + 4] : i + 4) * index_size);
+    if (i >= t->n_order) return;
+    const NAME(row) row = NAME(stored)(t, i);
+    const int64_t size = skdl_item_size[t->storage], n = row.end - row.begin;
+    NAME(fetch_lines)(t->indices + row.begin * index_size, n * index_size + 63);
+    NAME(fetch_lines)(t->X + row.begin * size, n * size + 63);
+}
+
+INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, REAL *h)
+{
+    V sum[4] = {0};
+    for (int64_t e = row.begin; e < row.end; e++) {
+        const int64_t j = NAME(index)(t->indices, t->index64, e);
+        const REAL x = NAME(value)(t, e, j), *w = coef + j * t->ld;
+        _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) sum[k] += x * NAME(load)(w + k * LANES);
+    }
+    _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
+}
+
+/* Logits of the rows [r0, r1) of a chunk. Where ld is shorter than a vector, the lanes beyond are read and not used. */
+static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows)
+{
+    REAL h[4 * LANES], *logits = (REAL *)t->logits;
     for (int64_t r = r0; r < r1; r++) {
-        memset(h, 0, ld * sizeof(REAL));
-        if (r < n_rows) {
-            FOR_EACH_STORED(t, start + r) {
-                const int64_t j = NAME(index)(t->indices, t->index64, e);
-                const REAL x = scale ? NAME(value)(t, e) * scale[j] : NAME(value)(t, e);
-                const REAL *restrict w = (const REAL *)t->coef + j * ld;
-                for (int64_t c = 0; c < ld; c++) h[c] += x * w[c];
+        const NAME(row) row = r < n_rows ? NAME(stored)(t, start + r) : (NAME(row)){0, 0};
+        for (int64_t c0 = 0; c0 < t->ld; c0 += 4 * LANES) {
+            const REAL *coef = (const REAL *)t->coef + c0;
+            switch ((t->ld - c0 + LANES - 1) / LANES) {
+            case 1: NAME(sparse_forward_tile)(1, t, row, coef, h); break;
+            case 2: NAME(sparse_forward_tile)(2, t, row, coef, h); break;
+            case 3: NAME(sparse_forward_tile)(3, t, row, coef, h); break;
+            default: NAME(sparse_forward_tile)(4, t, row, coef, h);
             }
+            for (int64_t c = c0; c < c0 + 4 * LANES && c < t->n_classes; c++) logits[c * t->chunk + r] = h[c - c0];
         }
-        for (int64_t c = 0; c < n_classes; c++) logits[c * t->chunk + r] = h[c];
     }
 }
 
-/* Adds a chunk's gradient to the velocity; the first touch of a feature in a minibatch (stamp becomes negative) decays it. */
-static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch)
+/* Adds a chunk's gradient to the velocity, which `settle` has decayed. */
+static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread)
 {
     const int64_t ld = t->ld;
-    const REAL *scale = (const REAL *)t->scale, *residuals = NAME(residuals)(t);
-    const REAL momentum = (REAL)t->momentum;
-    int32_t *stamp = t->stamp + thread * t->n_features;
+    const REAL *residuals = NAME(residuals)(t);
     REAL *restrict z = (REAL *)t->row + thread * ld;
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = c0; c < c1; c++) z[c] = c < t->n_classes ? residuals[c * t->chunk + r] : 0;
-        FOR_EACH_STORED(t, start + r) {
+        for (int64_t c = 0; c < t->n_classes; c++) z[c] = residuals[c * t->chunk + r];
+        const NAME(row) row = NAME(stored)(t, start + r);
+        for (int64_t e = row.begin; e < row.end; e++) {
             const int64_t j = NAME(index)(t->indices, t->index64, e);
-            const REAL x = scale ? NAME(value)(t, e) * scale[j] : NAME(value)(t, e);
+            if (j < f0 || j >= f1) continue;
+            const REAL x = NAME(value)(t, e, j);
             REAL *restrict v = (REAL *)t->velocity + j * ld;
-            if (stamp[j] >= 0) {
-                stamp[j] = -1 - batch;
-                for (int64_t c = c0; c < c1; c++) v[c] = momentum * v[c] + x * z[c];
-            } else {
-                for (int64_t c = c0; c < c1; c++) v[c] += x * z[c];
-            }
+            if (ld < SKDL_PAD) for (int64_t c = 0; c < ld; c++) v[c] += x * z[c];
+            else for (int64_t c = 0; c < ld; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
         }
     }
 }
 
-INLINE void NAME(shrink)(const skdl_task *t, REAL *restrict w, int64_t j, int64_t c0, int64_t c1, REAL lr)
+/* The steps from `seen` to `until` of one feature, which it has not taken since it last occurred: its velocity decayed and
+ * went on moving it, in all by v * sum_s lr_s m^(s - seen) = v (drift[seen] - m^(until - seen) drift[until]), where
+ * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. */
+INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int32_t seen, int32_t until, double decay)
 {
-    if (t->l2) {
-        const REAL factor = 1 / (1 + lr * ((const REAL *)t->l2)[j]);
-        for (int64_t c = c0; c < c1; c++) w[c] *= factor;
-    }
-    if (t->l1) {
-        const REAL threshold = lr * ((const REAL *)t->l1)[j];
-        for (int64_t c = c0; c < c1; c++) {
-            const REAL above = w[c] - threshold, below = w[c] + threshold;
-            w[c] = (above > 0 ? above : 0) + (below < 0 ? below : 0);
-        }
-    }
-}
-
-/* The step of every feature that occurs in the minibatch, once each. */
-static void NAME(sparse_step)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch, double lr)
-{
-    int32_t *stamp = t->stamp + thread * t->n_features;
-    for (int64_t r = 0; r < n_rows; r++) {
-        FOR_EACH_STORED(t, start + r) {
-            const int64_t j = NAME(index)(t->indices, t->index64, e);
-            if (stamp[j] >= 0) continue;
-            stamp[j] = batch + 1;
-            REAL *restrict w = (REAL *)t->coef + j * t->ld;
-            const REAL *restrict v = (const REAL *)t->velocity + j * t->ld;
-            for (int64_t c = c0; c < c1; c++) w[c] -= (REAL)lr * v[c];
-            NAME(shrink)(t, w, j, c0, c1, (REAL)lr);
-        }
-    }
-}
-
-/* What happened to feature j in the minibatches in which it did not occur, in one go, up to `batch`.
- * Its velocity decayed and went on moving it: over batches a..b-1 by v * sum_s lr_s m^(s-a+1) = v (drift[a] - m^(b-a) drift[b]),
- * where drift[s] = m (lr_s + drift[s+1]). Its penalty's proximal step is taken once, with the sum of the step sizes. */
-INLINE void NAME(settle)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t *stamp, int32_t batch)
-{
-    const int32_t seen = stamp[j];
-    if (seen >= batch) return;
-    stamp[j] = batch;
-    REAL *restrict w = (REAL *)t->coef + j * t->ld, *restrict v = (REAL *)t->velocity + j * t->ld;
-    if (t->momentum > 0) {
-        const double decay = t->decay[batch - seen];
-        const REAL way = (REAL)(t->drift[seen] - decay * t->drift[batch]), m = (REAL)decay;
-        for (int64_t c = c0; c < c1; c++) {
-            w[c] -= way * v[c];
+    const int64_t ld = t->ld;
+    REAL *restrict w = (REAL *)t->coef + j * ld, *restrict v = (REAL *)t->velocity + j * ld;
+    const REAL way = (REAL)(t->drift[seen] - t->decay[until - seen] * t->drift[until]), m = (REAL)decay;
+    const REAL lr = (REAL)(t->elapsed[until] - t->elapsed[seen]);
+    const REAL factor = t->l2 ? 1 / (1 + lr * ((const REAL *)t->l2)[j]) : 1;
+    const REAL threshold = t->l1 ? lr * ((const REAL *)t->l1)[j] : 0;
+    if (ld < SKDL_PAD) {
+        for (int64_t c = 0; c < ld; c++) {
+            const REAL x = (w[c] - way * v[c]) * factor, above = x - threshold, below = x + threshold;
+            w[c] = t->l1 ? (above > 0 ? above : 0) + (below < 0 ? below : 0) : x;
             v[c] *= m;
         }
+        return;
     }
-    NAME(shrink)(t, w, j, c0, c1, (REAL)(t->elapsed[batch] - t->elapsed[seen]));
+    for (int64_t c = 0; c < ld; c += LANES) {
+        const V vc = NAME(load)(v + c), zero = {0};
+        V x = (NAME(load)(w + c) - way * vc) * factor;
+        if (t->l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
+        NAME(store)(w + c, x);
+        NAME(store)(v + c, vc * m);
+    }
 }
 
-static void NAME(catch_up)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch)
+/* Brings the features of a minibatch up to date, its gradient's turn next: step `until` is that of the minibatch. */
+static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until)
 {
-    int32_t *stamp = t->stamp + thread * t->n_features;
-    for (int64_t r = 0; r < n_rows; r++) {
-        FOR_EACH_STORED(t, start + r) NAME(settle)(t, NAME(index)(t->indices, t->index64, e), c0, c1, stamp, batch);
+    NAME(row) row = NAME(stored)(t, start), next;
+    for (int64_t r = 0; r < n_rows; r++, row = next) {
+        NAME(fetch_row)(t, start + r + 4);
+        next = start + r + 1 < t->n_order ? NAME(stored)(t, start + r + 1) : (NAME(row)){0, 0};
+        int64_t ahead = next.begin;
+        for (int64_t e = row.begin; e < row.end; e++) {
+            if (ahead < next.end) {
+                const int64_t j = NAME(index)(t->indices, t->index64, ahead++);
+                if (j >= f0 && j < f1) {
+                    NAME(fetch_lines)((const REAL *)t->coef + j * t->ld, t->ld * LANE_BYTES);
+                    NAME(fetch_lines)((const REAL *)t->velocity + j * t->ld, t->ld * LANE_BYTES);
+                }
+            }
+            const int64_t j = NAME(index)(t->indices, t->index64, e);
+            if (j < f0 || j >= f1 || t->stamp[j] == until) continue;
+            NAME(catch_up)(t, j, t->stamp[j], until, t->decay[until - t->stamp[j]]);
+            t->stamp[j] = until;
+        }
     }
 }
 
-/* The end of an epoch: every feature is brought up to date, and the record starts anew. */
-static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int thread, int32_t batch)
+/* The end of an epoch, whose last step is `last`: every feature is brought up to date, and the record starts anew. */
+static void NAME(flush)(const skdl_task *t, int64_t f0, int64_t f1, int32_t last)
 {
-    int32_t *stamp = t->stamp + thread * t->n_features;
-    for (int64_t j = 0; j < t->n_features; j++) {
-        NAME(settle)(t, j, c0, c1, stamp, batch);
-        stamp[j] = 0;
+    for (int64_t j = f0; j < f1; j++) {
+        NAME(catch_up)(t, j, t->stamp[j], last + 1, t->decay[last - t->stamp[j]]);
+        t->stamp[j] = 0;
     }
 }
 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
 
-/* Of block f over the rows of `order`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, total[2] = min x,
+/* Adds to those of block f the chunk at `start`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, total[2] = min x,
  * total[3] = max x, each (ld,); x0 is the first row, which keeps a large offset out of the squares. Sums over a chunk are
  * made in REAL and added up in double. `coef` is scratch (3, ld): first, low, high. */
-static void NAME(statistics)(const skdl_task *t, int64_t f, double *total)
+static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t f, double *total)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, ld = t->ld;
+    const int64_t n_rows = start + t->chunk < t->n_order ? t->chunk : t->n_order - start;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0, *weight = (const REAL *)t->weight;
     REAL *first = (REAL *)t->coef, *low = first + ld, *high = low + ld;
-    for (int64_t start = 0; start < t->n_order; start += t->chunk) {
-        const int64_t n_rows = start + t->chunk < t->n_order ? t->chunk : t->n_order - start;
-        NAME(pack)(t, start, 0, n_rows, n_rows, f);
-        for (int64_t j = 0; j < width; j += LANES) {
-            if (start == 0) {
-                NAME(store)(first + j0 + j, NAME(load)(x + j));
-                NAME(store)(low + j0 + j, NAME(load)(x + j));
-                NAME(store)(high + j0 + j, NAME(load)(x + j));
-            }
-            const V x0 = NAME(load)(first + j0 + j);
-            V least = NAME(load)(low + j0 + j), most = NAME(load)(high + j0 + j), sum = {0}, square = {0};
-            for (int64_t r = 0; r < n_rows; r++) {
-                const V xr = NAME(load)(x + r * width + j), above = xr - x0;
-                const V weighted = above * (weight ? weight[t->order ? t->order[start + r] : start + r] : (REAL)1);
-                least = NAME(minimum)(xr, least);
-                most = NAME(maximum)(xr, most);
-                sum += weighted;
-                square += weighted * above;
-            }
-            NAME(store)(low + j0 + j, least);
-            NAME(store)(high + j0 + j, most);
-            for (int i = 0; i < LANES; i++) {
-                total[j0 + j + i] += sum[i];
-                total[ld + j0 + j + i] += square[i];
-                total[2 * ld + j0 + j + i] = least[i];
-                total[3 * ld + j0 + j + i] = most[i];
-            }
+    NAME(pack)(t, start, 0, n_rows, n_rows, f);
+    for (int64_t j = 0; j < width; j += LANES) {
+        if (start == 0) {
+            NAME(store)(first + j0 + j, NAME(load)(x + j));
+            NAME(store)(low + j0 + j, NAME(load)(x + j));
+            NAME(store)(high + j0 + j, NAME(load)(x + j));
+        }
+        const V x0 = NAME(load)(first + j0 + j);
+        V least = NAME(load)(low + j0 + j), most = NAME(load)(high + j0 + j), sum = {0}, square = {0};
+        for (int64_t r = 0; r < n_rows; r++) {
+            const V xr = NAME(load)(x + r * width + j), above = xr - x0;
+            const V weighted = above * (weight ? weight[t->order ? t->order[start + r] : start + r] : (REAL)1);
+            least = NAME(minimum)(xr, least);
+            most = NAME(maximum)(xr, most);
+            sum += weighted;
+            square += weighted * above;
+        }
+        NAME(store)(low + j0 + j, least);
+        NAME(store)(high + j0 + j, most);
+        for (int i = 0; i < LANES; i++) {
+            total[j0 + j + i] += sum[i];
+            total[ld + j0 + j + i] += square[i];
+            total[2 * ld + j0 + j + i] = least[i];
+            total[3 * ld + j0 + j + i] = most[i];
         }
     }
 }
 
 static const skdl_leaves NAME(leaves) = {
     LEVEL, NAME(plan_fetch), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
-    NAME(sparse_forward), NAME(sparse_backward), NAME(sparse_step), NAME(catch_up), NAME(flush), NAME(statistics),
+    NAME(sparse_forward), NAME(sparse_backward), NAME(settle), NAME(flush), NAME(statistics),
 };
 
 #undef LANES
@@ -564,4 +582,3 @@ static const skdl_leaves NAME(leaves) = {
 #undef V
 #undef VI
 #undef PACK_ROW
-#undef FOR_EACH_STORED

@@ -8,11 +8,10 @@
 #ifndef SKDL_LEAVES_H
 #define SKDL_LEAVES_H
 
-#include <math.h>
 #include <sched.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -57,11 +56,11 @@ typedef struct {
     void *loss;               /* (chunk,) real */
     int64_t chunk, n_blocks;
     const int64_t *block;     /* (n_blocks + 1,) columns */
-    /* CSR only: what a feature that does not occur owes */
-    int32_t *stamp;           /* (n_slices, n_features) steps that the parameters of a feature have seen */
-    const double *drift;      /* (n_batches + 1,) see catch_up */
-    const double *decay;      /* (n_batches + 1,) powers of the momentum */
-    const double *elapsed;    /* (n_batches + 1,) sum of the step sizes before each batch */
+    /* CSR only: what a feature that does not occur owes. Step 0 is none: it decays the velocity that an epoch begins with */
+    int32_t *stamp;           /* (n_features,) the first step that the parameters of a feature have not taken */
+    const double *drift;      /* (n_batches + 2,) see catch_up */
+    const double *decay;      /* (n_batches + 2,) powers of the momentum */
+    const double *elapsed;    /* (n_batches + 2,) sum of the step sizes before each step */
     void *row;                /* (n_threads, ld) real */
 } skdl_task;
 
@@ -85,26 +84,30 @@ typedef struct {
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
-    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int thread);
-    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch);
-    void (*sparse_step)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch, double lr);
-    void (*catch_up)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int thread, int32_t batch);
-    void (*flush)(const skdl_task *, int64_t c0, int64_t c1, int thread, int32_t batch);
-    void (*statistics)(const skdl_task *, int64_t f, double *total);
+    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows);
+    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread);
+    void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until);
+    void (*flush)(const skdl_task *, int64_t f0, int64_t f1, int32_t last);
+    void (*statistics)(const skdl_task *, int64_t start, int64_t f, double *total);
 } skdl_leaves;
 
-/* All threads arrive before one leaves. It spins for some microseconds, which is what a phase of a batch takes, then yields:
- * where threads outnumber cores, the one that is waited for needs this core. */
-typedef struct { int arrived, round; } skdl_barrier;
+/* All threads arrive before one leaves. A wait spins for some microseconds, which is what a phase of a batch takes, then yields:
+ * where threads outnumber cores, the one that is waited for needs this core. `stop` asks everybody to end the work; whether it
+ * had come before the last one arrived is what a wait returns, so all threads get the same answer. */
+typedef struct { int arrived, round, stop, stopping; } skdl_barrier;
 
-static inline void skdl_wait(skdl_barrier *b, int n_threads)
+static inline void skdl_stop(skdl_barrier *b) { __atomic_store_n(&b->stop, 1, __ATOMIC_RELAXED); }
+static inline int skdl_stopped(const skdl_barrier *b) { return __atomic_load_n(&b->stop, __ATOMIC_RELAXED); }
+
+static inline int skdl_wait(skdl_barrier *b, int n_threads)
 {
-    if (n_threads == 1) return;
+    if (n_threads == 1) return b->stop;
     const int round = __atomic_load_n(&b->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == n_threads) {
+        b->stopping = skdl_stopped(b);
         __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&b->round, round + 1, __ATOMIC_RELEASE);
-        return;
+        return b->stopping;
     }
     for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
         if (spins > 300) sched_yield();
@@ -112,6 +115,14 @@ static inline void skdl_wait(skdl_barrier *b, int n_threads)
         else __builtin_ia32_pause();
 #endif
     }
+    return b->stopping;
+}
+
+static inline double skdl_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 /* Lanes of two vectors a and b in a new order: lane i of a is i, of b it is i + the number of lanes. */

@@ -102,6 +102,17 @@ def _chunk_rows(n_rows, row_bytes):
     return min(_padded(n_rows), max(_kernels.PAD, fitting))
 
 
+def _feature_shares(indices, n_features, n_threads):
+    """Where each thread's features begin, (n_threads + 1,): as many stored values for each; and to pass over a feature at the
+    end of an epoch costs half a value."""
+    sample = indices[: 1 << 20]
+    cost = np.bincount(sample, minlength=n_features) * (len(indices) / max(1, len(sample))) + 0.5
+    ends = np.cumsum(cost)
+    shares = np.searchsorted(ends, ends[-1] * np.arange(n_threads + 1) / n_threads)
+    shares[-1] = n_features
+    return shares.astype(np.int64)
+
+
 class OpenMPBackend:
     """Trains on the CPU; see `skdl._backends.Backend` for what the methods promise."""
 
@@ -130,7 +141,7 @@ class OpenMPBackend:
             weight=self.weight,
             level=self.level,
         )
-        self.block = np.array([0, 0]) if self.is_sparse else _column_blocks(self.n_features)
+        self.block = None if self.is_sparse else _column_blocks(self.n_features)
 
     def column_statistics(self, rows):
         weight = self.weight
@@ -172,15 +183,17 @@ class OpenMPBackend:
         n_classes, n_features, dtype = self.n_classes, self.n_features, self.dtype
         if self.is_sparse:
             # feature-major: a stored value meets one row of parameters
-            ld = n_classes if n_classes < 3 else -(-n_classes // 4) * 4
+            ld = _padded(n_classes) if n_classes > _kernels.PAD // 2 else 1 << (n_classes - 1).bit_length()
             self.coef = _pad_columns(coef.T, ld, dtype)
             self.velocity = _pad_columns(velocity[0].T, ld, dtype)
-            padded_features, n_blocks = n_features, 1
-            chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize)
-            n_products = chunk * self.X.nnz / self.X.shape[0] * ld
+            padded_features, n_blocks, n_values = n_features, 1, self.X.nnz
+            row_values = n_values / self.X.shape[0]
+            chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize + int(8 * row_values))
+            n_products = chunk * row_values * ld
             n_threads = min(self.max_threads, useful_threads(4 * n_products))
             scratch = n_threads * ld
-            self.stamp = np.zeros((n_threads, n_features), dtype=np.int32)
+            self.block = _feature_shares(self.X.indices[:n_values], n_features, n_threads)
+            self.stamp = np.zeros(n_features, dtype=np.int32)
         else:
             ld = padded_features = self.block[-1]
             n_blocks = len(self.block) - 1
@@ -218,11 +231,12 @@ class OpenMPBackend:
     def run_epoch(self, order, step_sizes):
         drift = decay = elapsed = None
         if self.is_sparse:
-            elapsed = np.concatenate([[0.0], np.cumsum(step_sizes)])
-            decay = self.momentum ** np.arange(len(step_sizes) + 1.0)
-            drift = np.zeros(len(step_sizes) + 1)
-            for s in range(len(step_sizes) - 1, -1, -1):
-                drift[s] = self.momentum * (step_sizes[s] + drift[s + 1])
+            step = np.concatenate([[0.0], step_sizes])  # step 0 is none: see skdl_task
+            elapsed = np.concatenate([[0.0], np.cumsum(step)])
+            decay = self.momentum ** np.arange(len(step) + 1.0)
+            drift = np.zeros(len(step) + 1)
+            for s in range(len(step) - 1, -1, -1):
+                drift[s] = step[s] + self.momentum * drift[s + 1]
         total = _kernels.run_epoch(
             **self._data,
             **self._start,

@@ -27,22 +27,21 @@ def proximal(W, lr, l1, l2):
 
 
 def run_epoch(W, b, V, v, X, y, weight, order, batch_size, step_sizes, *, momentum, l1, l2, fit_intercept, lazy=False):
-    """One epoch, in place; returns the mean loss. With `lazy`, as for CSR: a feature's penalty waits until it occurs."""
+    """One epoch, in place; returns the mean loss. With `lazy`, as for CSR: a feature's penalty waits until it next occurs."""
     owed = np.zeros(X.shape[1])  # sum of the step sizes since each feature's last proximal step
     total = 0.0
     for s, lr in enumerate(step_sizes):
         rows = order[s * batch_size : (s + 1) * batch_size]
         x = X[rows]
         present = (x != 0).any(axis=0) if lazy else np.ones(X.shape[1], dtype=bool)
-        W[:, present] = proximal(W, owed, l1, l2)[:, present]  # nothing is owed where not lazy
+        W[:, present] = proximal(W, owed, l1, l2)[:, present]
         owed[present] = 0
         loss, G, g = loss_and_gradient(W, b, x, y[rows], weight[rows])
         total += loss
         V *= momentum
         V += G / len(rows)
         W -= lr * V
-        W[:, present] = proximal(W, lr, l1, l2)[:, present]
-        owed[~present] += lr
+        owed += lr
         if fit_intercept:
             v *= momentum
             v += g / len(rows)

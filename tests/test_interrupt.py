@@ -1,0 +1,85 @@
+"""Ctrl-C and any other signal whose handler raises: long work stops inside, and the estimator stays as it was."""
+
+import signal
+import time
+
+import numpy as np
+import pytest
+from scipy import sparse
+
+from skdl import SoftmaxRegressionClassifier
+from skdl._openmp import OpenMPBackend, decision_function
+
+# Rows that are visited again and again stand for data that need many seconds a pass.
+FEW, WIDE, CLASSES = 64, 20_000, 50
+X = np.random.default_rng(0).normal(size=(FEW, WIDE)).astype(np.float32)
+CSR = sparse.csr_array(X)
+Y = np.arange(FEW, dtype=np.int32) % CLASSES
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.fixture
+def stopped_in_time():
+    """Have a signal handler raise after 0.3 s; `stopped_in_time(work)` asserts that the work ends within 0.5 s of it."""
+
+    def handler(signum, frame):
+        raise Stop
+
+    def check(work):
+        start = time.monotonic()
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(Stop):
+            work()
+        assert time.monotonic() - start < 0.8
+
+    before = signal.signal(signal.SIGALRM, handler)
+    yield check
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def backend_with_data(X, n_jobs, batch_size):
+    backend = OpenMPBackend(X, Y, None, CLASSES, n_jobs=n_jobs)
+    zeros = np.zeros((CLASSES, WIDE)), np.zeros(CLASSES)
+    backend.start(
+        *zeros, zeros, mean=None, scale=None, l1=None, l2=None, momentum=0.9, fit_intercept=True, batch_size=batch_size
+    )
+    return backend
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+@pytest.mark.parametrize("batch_size", [128, 200_000])
+@pytest.mark.parametrize("X", [X, CSR], ids=["dense", "csr"])
+def test_an_epoch(stopped_in_time, X, batch_size, n_jobs):
+    order = np.arange(200_000) % FEW  # 0.8 TFLOP
+    backend = backend_with_data(X, n_jobs, batch_size)
+    stopped_in_time(lambda: backend.run_epoch(order, np.full(-(-len(order) // batch_size), 1e-9)))
+
+
+@pytest.mark.parametrize("X", [X, CSR], ids=["dense", "csr"])
+def test_statistics(stopped_in_time, X):
+    backend = OpenMPBackend(X, Y, None, CLASSES)
+    stopped_in_time(lambda: backend.column_statistics(np.arange(3_000_000) % FEW))
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_prediction(stopped_in_time, n_jobs):
+    coef, rows = np.zeros((CLASSES, WIDE), np.float32), np.arange(500_000) % FEW
+    stopped_in_time(lambda: decision_function(X, coef, np.zeros(CLASSES), rows=rows, n_jobs=n_jobs))
+
+
+@pytest.mark.parametrize("X", [X, CSR], ids=["dense", "csr"])
+def test_the_estimator_stays_as_it_was(stopped_in_time, X):
+    y = Y % 5
+    model = SoftmaxRegressionClassifier(max_iter=1, lr=0.1).fit(X[:, :50], y)
+    before = {name: np.copy(value) for name, value in vars(model).items() if name.endswith("_")}
+    model.set_params(max_iter=1_000_000, lr=1e-9)
+    stopped_in_time(lambda: model.fit(X, y))
+    assert before.keys() == {name for name in vars(model) if name.endswith("_")}
+    for name, value in before.items():
+        np.testing.assert_array_equal(getattr(model, name), value)
+    model.set_params(max_iter=1).fit(X, y)
+    assert model.coef_.shape == (5, WIDE)
