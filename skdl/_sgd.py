@@ -21,6 +21,7 @@ soft thresholding at t l1_ratio. The intercept has no penalty. The step may be t
 `Coordinates`.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple
@@ -88,7 +89,9 @@ class Coordinates:
         if sparse.issparse(X):
             return X @ sparse.diags_array(self.scale.astype(X.dtype)).tocsr()
         dtype = np.float64 if X.dtype == np.float64 else np.float32
-        return (X - self.mean.astype(dtype)) * self.scale.astype(dtype)
+        U = X - self.mean.astype(dtype)
+        U *= self.scale.astype(dtype)
+        return U
 
     def enter(self, coef, intercept, velocity):
         """Parameters and velocity for x to those for u. A velocity transforms as a gradient."""
@@ -139,27 +142,32 @@ def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_s
        and the cross-entropy's curvature is at most half the largest eigenvalue of the mean of u u^T on a minibatch
        (Boehning 1992), a quarter for two classes with their one logit. The intercept is a feature that is always 1.
     2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
-       which momentum adds up. The constant is from the study in benchmarks/auto_lr.py.
+       which momentum adds up. Sparse rows share few features and so disturb each other less. The constants are from
+       measurement: benchmarks/auto_lr.py, benchmarks/sparse_text.py.
     """
     n_batches = -(-len(rows) // batch_size)
-    # Beyond a thousand rows a minibatch's curvature is that of all data; wide rows are sampled more sparingly.
-    size = max(1, min(batch_size, 1024, 2**22 // X.shape[1]))
+    # Beyond a thousand rows a minibatch's curvature is that of all data; long rows are sampled more sparingly.
+    row_values = 1 + X.nnz // X.shape[0] if sparse.issparse(X) else X.shape[1]
+    size = max(1, min(batch_size, 1024, 2**22 // row_values))
     sampled = np.random.default_rng(0).permutation(rows)[: n_sampled * size] if n_batches > 1 else rows
     n_sampled = len(sampled) // size
     sampled = sampled[: n_sampled * size]
     U = coordinates.apply(X[sampled])
     weight = np.ones(len(sampled)) if weight is None else weight[sampled]
     if sparse.issparse(U):
-        parts = [slice(i * size, (i + 1) * size) for i in range(n_sampled)]
-        curvature = max(largest_curvature(U[part], weight[part]) for part in parts)
+        # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
+        # and does no harm.
+        curvature = largest_curvature(U, weight)
     else:
         # BLAS's idle threads go on spinning for a while, on the cores that the first epoch needs (OpenBLAS issue 3187).
-        with _threadpools().limit(limits=1, user_api="blas"):
+        # A small product has no threads, and to ask for that takes longer than the product.
+        with _threadpools().limit(limits=1, user_api="blas") if size * row_values > 9000 else nullcontext():
             curvature = largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
     curvature = max(1.0, curvature)
     lr = 4 * (1 + momentum) / curvature
     if n_batches > 1 and coordinates.mean_squared_norm > 0:
-        lr = min(lr, 3.8 * (1 - momentum) * batch_size / coordinates.mean_squared_norm)
+        noise = 10.0 if sparse.issparse(X) else 3.8
+        lr = min(lr, noise * (1 - momentum) * batch_size / coordinates.mean_squared_norm)
     return 2 * lr if n_logits == 1 else lr
 
 
