@@ -521,6 +521,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         With y, which is for training, NaN and infinity in X are left for `_check_finite`: one pass instead of two.
         """
         trains = not (isinstance(y, str) and y == "no_validation")
+        if not trains and not reset and self._is_ready(X):
+            _check_finite(X)
+            return X
         data = validate_data(
             self,
             X,
@@ -536,6 +539,18 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             check_classification_targets(y)
         X = _checked_csr(X) if sparse.issparse(X) else np.require(X, requirements="CA")
         return (X, y) if trains else X
+
+    def _is_ready(self, X):
+        """Whether X needs no conversion to be predicted: to find that out in general takes longer than to predict one row."""
+        return (
+            type(X) is np.ndarray
+            and X.shape[1:] == (self.n_features_in_,)
+            and len(X) > 0
+            and X.dtype in DENSE_TYPES
+            and X.flags.c_contiguous
+            and X.flags.aligned
+            and not hasattr(self, "feature_names_in_")
+        )
 
     def _combined_weight(self, sample_weight, y, classes, seen=0.0):
         """Weight (n_samples,) of each row, sample_weight times class_weight, or None where all are equal.

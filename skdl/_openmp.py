@@ -1,5 +1,6 @@
 """The CPU backend: layouts, scratch and threads around the Cython kernels."""
 
+import math
 import os
 
 import joblib
@@ -15,6 +16,8 @@ STATISTICS_ROWS = 64
 # A block of columns is the smallest share of a dense row for a thread: wide enough that the sums over its lanes,
 # made once a block, cost little beside the products.
 BLOCK_VECTORS = 24
+# Rows that the forward kernel works on at once.
+ROW_TILE = 4
 # Floating point operations of a minibatch below which a further thread costs more, at the barriers, than it brings.
 FLOP_PER_THREAD = 200_000
 
@@ -74,7 +77,7 @@ def _padded(n):
 
 def _zeros(shape, dtype):
     """Zeros that begin at a cache line: a vector of 64 bytes that lies across two costs twice."""
-    size = int(np.prod(shape)) * dtype.itemsize
+    size = math.prod(shape) * dtype.itemsize
     memory = np.zeros(size + 64, dtype=np.uint8)
     begin = -memory.ctypes.data % 64
     return memory[begin : begin + size].view(dtype).reshape(shape)
@@ -162,7 +165,7 @@ class OpenMPBackend:
         total = np.zeros((4, ld))
         _kernels.column_statistics(
             _zeros((3, ld), self.dtype),
-            _zeros(STATISTICS_ROWS * ld, self.dtype),
+            _zeros((STATISTICS_ROWS * ld,), self.dtype),
             STATISTICS_ROWS,
             self._data["X"],
             self._data["storage"],
@@ -221,9 +224,9 @@ class OpenMPBackend:
             l2=per_feature(l2),
             momentum=momentum,
             block=self.block,
-            packed=_zeros(scratch, dtype),
-            logits=_zeros((n_blocks + 1) * n_classes * chunk, dtype),
-            loss=_zeros(chunk, dtype),
+            packed=_zeros((scratch,), dtype),
+            logits=_zeros(((n_blocks + 1) * n_classes * chunk,), dtype),
+            loss=_zeros((chunk,), dtype),
             stamp=self.stamp,
             n_threads=n_threads,
         )
@@ -263,6 +266,10 @@ class OpenMPBackend:
 def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None):
     if sparse.issparse(X):
         X = X if rows is None else X[rows]
+        if X.nnz < X.shape[1] // 4:  # the product reads all coefficients: spare those of features that do not occur
+            features, indices = np.unique(X.indices[: X.nnz], return_inverse=True)
+            X = sparse.csr_array((X.data[: X.nnz], indices, X.indptr), shape=(X.shape[0], len(features)))
+            coef = coef[:, features]
         return np.asarray(X @ coef.T.astype(np.result_type(compute_dtype(X), coef))) + intercept
     dtype = np.result_type(compute_dtype(X), coef.dtype)
     n_rows = len(X) if rows is None else len(rows)
@@ -270,20 +277,22 @@ def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None
     out = np.empty((n_rows, n_classes), dtype=dtype)
     block = np.array([0, _padded(n_features)])
     ld = block[-1]
-    chunk = min(_chunk_rows(n_rows, (ld + n_classes) * dtype.itemsize), 128)
+    chunk = min(_chunk_rows(n_rows, (ld + n_classes) * dtype.itemsize), 128, -(-n_rows // ROW_TILE) * ROW_TILE)
     n_chunks = -(-n_rows // chunk)
-    n_threads = min(max_threads(n_jobs), n_chunks, useful_threads(2 * n_rows * n_features * n_classes))
+    n_threads = min(n_chunks, useful_threads(2 * n_rows * n_features * n_classes))
+    if n_threads > 1:  # to ask how many there are takes longer than to predict one row
+        n_threads = min(n_threads, max_threads(n_jobs))
     _kernels.decision_function(
         _bytes(X),
         _kernels.STORAGE[X.dtype.name],
         n_features,
         rows,
-        _pad_columns(coef, ld, dtype),
+        np.ascontiguousarray(coef, dtype) if n_features == ld else _pad_columns(coef, ld, dtype),
         intercept.astype(dtype),
         block,
         chunk,
-        _zeros(n_threads * chunk * ld, dtype),
-        _zeros(n_threads * n_classes * chunk, dtype),
+        _zeros((n_threads * chunk * ld,), dtype),
+        _zeros((n_threads * n_classes * chunk,), dtype),
         out,
         n_threads,
         instruction_set()[0],
