@@ -9,8 +9,10 @@ from scipy import sparse
 
 from skdl import _kernels
 
-# Bytes of converted rows that a chunk of a minibatch may take: they should stay in the caches.
-CHUNK_BYTES = 1 << 22
+# Bytes of converted rows and logits that a chunk of a minibatch may take: half of a second cache of 1 MiB, or twice as much as
+# the coefficients where that is more, since each chunk passes over those.
+CHUNK_BYTES = 1 << 19
+MAX_CHUNK_BYTES = 1 << 22
 # Rows whose sums are made in the type of the data before they are added up in double.
 STATISTICS_ROWS = 64
 # A block of columns is the smallest share of a dense row for a thread: wide enough that the sums over its lanes,
@@ -100,9 +102,10 @@ def _column_blocks(n_features):
     return np.array([_kernels.PAD * (n_vectors * i // n_blocks) for i in range(n_blocks + 1)], dtype=np.int64)
 
 
-def _chunk_rows(n_rows, row_bytes):
-    fitting = CHUNK_BYTES // row_bytes // _kernels.PAD * _kernels.PAD
-    return min(_padded(n_rows), max(_kernels.PAD, fitting))
+def _chunk_rows(n_rows, row_bytes, coef_bytes=0):
+    """Rows of a chunk: as even a share of `n_rows` as padding allows."""
+    fitting = max(_kernels.PAD, min(max(CHUNK_BYTES, 2 * coef_bytes), MAX_CHUNK_BYTES) // row_bytes)
+    return _padded(-(-n_rows // -(-n_rows // fitting)))
 
 
 def _feature_shares(indices, n_features, n_threads):
@@ -200,7 +203,8 @@ class OpenMPBackend:
         else:
             ld = padded_features = self.block[-1]
             n_blocks = len(self.block) - 1
-            chunk = _chunk_rows(batch_size, (ld + (n_blocks + 1) * n_classes) * dtype.itemsize)
+            row_bytes = (ld + (n_blocks + 1) * n_classes) * dtype.itemsize
+            chunk = _chunk_rows(batch_size, row_bytes, n_classes * ld * dtype.itemsize)
             self.coef = _pad_columns(coef, ld, dtype)
             keeps_gradient = momentum > 0 or chunk < batch_size
             self.velocity = _pad_columns(velocity[0], ld, dtype) if keeps_gradient else None

@@ -21,7 +21,7 @@ def instruction_set(request, monkeypatch):
 def many_parts(monkeypatch):
     """Small problems take the way of large ones: several blocks, several chunks a batch, more threads than blocks."""
     monkeypatch.setattr(_openmp, "BLOCK_VECTORS", 1)
-    monkeypatch.setattr(_openmp, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(_openmp, "MAX_CHUNK_BYTES", 1)
     monkeypatch.setattr(_openmp, "FLOP_PER_THREAD", 1)
 
 
