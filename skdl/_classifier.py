@@ -741,7 +741,10 @@ def _check_finite(X, *, complete=False, evidence=None):
         return
     if complete and np.isfinite(evidence.mean).all() and np.isfinite(evidence.variance).all():
         return
-    assert_all_finite(values, estimator_name="SoftmaxRegressionClassifier", input_name="X")
+    # In parts, so that Ctrl-C need not wait for the last.
+    step = max(1, (1 << 26) // max(1, values[:1].nbytes))
+    for i in range(0, len(values), step):
+        assert_all_finite(values[i : i + step], estimator_name="SoftmaxRegressionClassifier", input_name="X")
 
 
 def _checked_csr(X):

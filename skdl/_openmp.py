@@ -52,6 +52,11 @@ def max_threads(n_jobs):
     return max(1, available + 1 + (-1 if n_jobs is None else n_jobs))
 
 
+def threads(n_jobs, useful):
+    """Number of threads to start where `useful` could be fed. To ask how many there are takes longer than small work does."""
+    return min(useful, max_threads(n_jobs)) if useful > 1 else 1
+
+
 def useful_threads(flop):
     """Number of threads that so many floating point operations between two barriers can feed."""
     return 1 + int(flop // FLOP_PER_THREAD)
@@ -130,7 +135,7 @@ class OpenMPBackend:
         self.dtype = compute_dtype(X)
         self.n_features, self.n_classes = X.shape[1], n_classes
         self.is_sparse = sparse.issparse(X)
-        self.max_threads = max_threads(n_jobs)
+        self.n_jobs = n_jobs
         self.level = instruction_set()[0]
         self.y = y
         self.weight = None if weight is None else weight.astype(self.dtype)
@@ -177,7 +182,7 @@ class OpenMPBackend:
             weight,
             self.block,
             total,
-            min(self.max_threads, len(self.block) - 1),
+            threads(self.n_jobs, len(self.block) - 1),
             self.level,
         )
         total, square, low, high = total[:, : self.n_features]
@@ -196,7 +201,7 @@ class OpenMPBackend:
             row_values = n_values / self.X.shape[0]
             chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize + int(8 * row_values))
             n_products = chunk * row_values * ld
-            n_threads = min(self.max_threads, useful_threads(4 * n_products))
+            n_threads = threads(self.n_jobs, useful_threads(4 * n_products))
             scratch = n_threads * ld
             self.block = _feature_shares(self.X.indices[:n_values], n_features, n_threads)
             self.stamp = np.zeros(n_features, dtype=np.int32)
@@ -208,7 +213,7 @@ class OpenMPBackend:
             self.coef = _pad_columns(coef, ld, dtype)
             keeps_gradient = momentum > 0 or chunk < batch_size
             self.velocity = _pad_columns(velocity[0], ld, dtype) if keeps_gradient else None
-            n_threads = min(self.max_threads, useful_threads(4 * chunk * n_features * n_classes))
+            n_threads = threads(self.n_jobs, useful_threads(4 * chunk * n_features * n_classes))
             scratch = chunk * ld
             self.stamp = None
         self.intercept = np.ascontiguousarray([intercept, velocity[1]], dtype=dtype)
@@ -283,9 +288,7 @@ def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None
     ld = block[-1]
     chunk = min(_chunk_rows(n_rows, (ld + n_classes) * dtype.itemsize), 128, -(-n_rows // ROW_TILE) * ROW_TILE)
     n_chunks = -(-n_rows // chunk)
-    n_threads = min(n_chunks, useful_threads(2 * n_rows * n_features * n_classes))
-    if n_threads > 1:  # to ask how many there are takes longer than to predict one row
-        n_threads = min(n_threads, max_threads(n_jobs))
+    n_threads = threads(n_jobs, min(n_chunks, useful_threads(2 * n_rows * n_features * n_classes)))
     _kernels.decision_function(
         _bytes(X),
         _kernels.STORAGE[X.dtype.name],
