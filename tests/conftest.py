@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skdl import SoftmaxRegressionClassifier
+
 MNIST = Path(__file__).parent.parent / "benchmarks" / "data" / "mnist"
 
 
@@ -22,3 +24,10 @@ def mnist():
         parts.append(read_idx(MNIST / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 784))
         parts.append(read_idx(MNIST / f"{name}-labels-idx1-ubyte.gz", 8))
     return parts
+
+
+@pytest.fixture(params=["openmp", "opencl"])
+def backend(request, monkeypatch):
+    """Each backend in turn, as what the estimator uses by default."""
+    monkeypatch.setitem(SoftmaxRegressionClassifier.__init__.__kwdefaults__, "backend", request.param)
+    return request.param
