@@ -6,8 +6,14 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check
 demo: .venv/installed
 	.venv/bin/python examples/mnist.py
 
-test: .venv/installed-test
+test: .venv/installed-test opencl-driver
 	.venv/bin/python -m pytest
+
+# The OpenCL tests want a device that works: PoCL makes one of the processor.
+opencl-driver: .venv/installed-test
+	@.venv/bin/python -c 'from skdl.opencl._device import choose; choose()' 2>/dev/null || { \
+	    [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pocl-opencl-icd; \
+	} >.venv/log 2>&1 || { echo "The tests need an OpenCL driver. On Debian or Ubuntu: sudo apt install pocl-opencl-icd"; exit 1; }
 
 lint: .venv/installed-lint
 	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx
@@ -36,4 +42,4 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint clean opencl-driver

@@ -3,7 +3,10 @@
 from importlib import import_module
 from typing import Protocol
 
-BACKENDS = {"openmp": ("skdl._openmp", "OpenMPBackend")}
+BACKENDS = {
+    "openmp": ("skdl._openmp", "OpenMPBackend"),
+    "opencl": ("skdl.opencl._backend", "OpenCLBackend"),
+}
 
 
 class Backend(Protocol):

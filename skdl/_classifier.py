@@ -152,15 +152,17 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Weight of each class label, 1 where the dict has none; "balanced" gives the classes equal total weight.
     warm_start : bool, default=False
         Whether `fit` begins with the coefficients of the last fit.
-    backend : {"openmp"}, default="openmp"
-        What computes. It works or raises an error; nothing falls back silently.
+    backend : {"openmp", "opencl"}, default="openmp"
+        What computes: the CPU, or an OpenCL device (needs PyOpenCL and a driver; worth it on a GPU, with large
+        minibatches or many classes). It works or raises an error; nothing falls back silently.
     device : str or None, default=None
-        None for the CPU.
+        The OpenCL device: indices "platform:device" or a part of a name, as ``python -m skdl.opencl`` lists them. None
+        for what the environment variable PYOPENCL_CTX says, or else the first that works, GPUs first.
     n_jobs : int or None, default=None
-        Number of threads; None for all that the process may use (OMP_NUM_THREADS, affinity and quota are respected),
-        negative numbers count from there. The result does not depend on it.
+        Number of threads of the backend "openmp"; None for all that the process may use (OMP_NUM_THREADS, affinity and
+        quota are respected), negative numbers count from there. The result does not depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of the order of the rows and of the validation split. One seed gives the same bits on one machine.
+        Seed of the order of the rows and of the validation split. One seed gives the same bits on one device.
     verbose : int, default=0
         Whether to print a line after each epoch.
 
@@ -198,7 +200,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     numeric `lr` and ``alpha=0`` they give the same model. With a penalty the proximal steps that a feature misses
     while it does not occur in CSR are taken at once when it next does.
 
-    Computation is in float64 for float64 input, else in float32.
+    Computation is in float64 for float64 input, else in float32; an OpenCL device without float64 warns and uses float32.
 
     References
     ----------

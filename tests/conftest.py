@@ -1,7 +1,9 @@
-"""What the tests share: MNIST."""
+"""What the tests share: MNIST, and the backends."""
 
 import pytest
 from _data import images
+
+from skdl import SoftmaxRegressionClassifier
 
 
 @pytest.fixture(scope="session")
@@ -9,3 +11,10 @@ def mnist():
     """X_train (60000, 784) uint8, y_train, X_test (10000, 784), y_test."""
     X, X_test, y, y_test = images("mnist", "raw")
     return X, y, X_test, y_test
+
+
+@pytest.fixture(params=["openmp", "opencl"])
+def backend(request, monkeypatch):
+    """Each backend in turn, as what the estimator uses by default."""
+    monkeypatch.setitem(SoftmaxRegressionClassifier.__init__.__kwdefaults__, "backend", request.param)
+    return request.param

@@ -84,6 +84,7 @@ ODD_COLUMNS = {
 }
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("kind", ODD_COLUMNS)
@@ -165,6 +166,7 @@ def test_few_epochs_warn_and_the_defaults_do_not(name):
         SoftmaxRegressionClassifier(random_state=0).fit(X, y)
 
 
+@pytest.mark.usefixtures("backend")
 def test_mnist_at_the_defaults(mnist):
     """Raw bytes: under 7.6 % test error, and under 8 % after two epochs, as means of three seeds."""
     X, y, X_test, y_test = mnist

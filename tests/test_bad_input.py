@@ -64,7 +64,7 @@ BAD_PARAMETERS = {
     "validation_fraction": ([*NUMBERS, True, 0, 0.0, 1.0, -0.1, 2], "number", "0", "1"),
     "class_weight": (["unbalanced", 2, [1, 2, 3], np.ones(3)], "balanced", "dict"),
     "warm_start": (FLAGS, "True", "False"),
-    "backend": (["cuda", None, 1], "openmp"),
+    "backend": (["cuda", None, 1], "openmp", "opencl"),
     "device": ([0, ["0:0"]], "None", "string"),
     "n_jobs": (["two", 1.5, True, 0], "integer", "0"),
     "random_state": (["zero", 0.5, [0.5]], "integer|int|RandomState"),
@@ -76,7 +76,15 @@ for parameter, (values, *expected) in BAD_PARAMETERS.items():
         came = re.escape(repr(value))
         row(f"{parameter}={value!r}", rf"\b{parameter}\b", came, *expected, methods=FITS, params={parameter: value})
 
-row("device of the CPU", "device", "0:0", "openmp", "opencl", methods=FITS, params={"device": "0:0"})
+row(
+    "device of the CPU",
+    "device",
+    "0:0",
+    "openmp",
+    "opencl",
+    methods=FITS,
+    params={"backend": "openmp", "device": "0:0"},
+)
 for name, weights, *words in [
     ("unknown class", {99: 1.0}, "99", r"0\D+1\D+2"),
     ("class of another type", {"0": 1.0}, "'0'", r"0\D+1\D+2"),
@@ -335,8 +343,13 @@ def estimator(state):
     return clf
 
 
-@pytest.mark.parametrize("method, state, params, arguments, error, words", TABLE)
-def test_bad_input(method, state, params, arguments, error, words):
+# The checks come before the backend: over OpenCL one prior state is enough.
+CASES = [pytest.param("openmp", *case.values, id=f"openmp-{case.id}") for case in TABLE]
+CASES += [pytest.param("opencl", *case.values, id=f"opencl-{case.id}") for case in TABLE if case.values[1] == "fit"]
+
+
+@pytest.mark.parametrize("backend, method, state, params, arguments, error, words", CASES, indirect=["backend"])
+def test_bad_input(backend, method, state, params, arguments, error, words):
     clf = estimator(state)
     before = fitted_state(clf)
     clf.set_params(**params)

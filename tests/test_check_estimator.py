@@ -18,6 +18,10 @@ SETTINGS = [
     {"warm_start": True},
     {"class_weight": "balanced"},
     {"l1_ratio": 0.5},
+    # the 3000 launches of a default fit would take minutes here
+    {"backend": "opencl", "max_iter": 100},
+    {"backend": "opencl", "max_iter": 100, "lr": 0.1},
+    {"backend": "opencl", "max_iter": 100, "early_stopping": True},
 ]
 
 # The split that early stopping makes draws rows: a row repeated may be on both sides, a row weighted is on one.
@@ -27,6 +31,7 @@ SPLITS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @parametrize_with_checks(
     [SoftmaxRegressionClassifier(**settings) for settings in SETTINGS],
     expected_failed_checks=lambda estimator: SPLITS if estimator.early_stopping else {},

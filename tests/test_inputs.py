@@ -10,7 +10,10 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from skdl import SoftmaxRegressionClassifier
 
-pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+pytestmark = [
+    pytest.mark.usefixtures("backend"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS, LABELS = DIGITS[:400].astype(np.uint8), LABELS[:400]  # whole numbers 0..16: exact in every type here
@@ -116,13 +119,14 @@ DENSE = {
 
 @pytest.fixture(scope="module")
 def reference():
-    """For a number of parameter sets, the model of the C-ordered array of a type; made once."""
+    """For a backend and a number of parameter sets, the model of the C-ordered array of a type; made once."""
     made = {}
 
     def get(dtype, **params):
-        key = (np.dtype(dtype), *sorted(params.items()))
+        clf = make(**params)
+        key = (clf.backend, np.dtype(dtype), *sorted(params.items()))
         if key not in made:
-            made[key] = make(**params).fit(np.ascontiguousarray(DIGITS, dtype=dtype), LABELS)
+            made[key] = clf.fit(np.ascontiguousarray(DIGITS, dtype=dtype), LABELS)
         return made[key]
 
     return get

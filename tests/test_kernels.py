@@ -1,4 +1,6 @@
-"""The shipped kernels against finite differences and the NumPy twin, on every instruction set of this processor."""
+"""The shipped kernels against finite differences and the NumPy twin: OpenMP's on every instruction set of this processor,
+OpenCL's with the tiles of CPUs and of GPUs.
+"""
 
 import numpy as np
 import pytest
@@ -7,14 +9,23 @@ from scipy import sparse
 
 from skdl import _kernels, _openmp
 from skdl._backends import get_backend
+from skdl.opencl import _backend as _opencl
 
 NARROW = ["float32", "float16", "uint8", "int8", "bool"]
 
 
-@pytest.fixture(params=_kernels.instruction_sets())
-def instruction_set(request, monkeypatch):
-    monkeypatch.setenv("SKDL_INSTRUCTION_SET", request.param)
-    return request.param
+WAYS = [*(("openmp", name) for name in _kernels.instruction_sets()), ("opencl", "cpu"), ("opencl", "gpu")]
+
+
+@pytest.fixture(params=WAYS, ids="-".join)
+def way(request, monkeypatch):
+    """The backend, by each way through its kernels."""
+    backend, path = request.param
+    if backend == "openmp":
+        monkeypatch.setenv("SKDL_INSTRUCTION_SET", path)
+    else:
+        monkeypatch.setattr(_opencl, "_kind", lambda device: path)
+    return backend
 
 
 @pytest.fixture
@@ -28,7 +39,8 @@ def many_parts(monkeypatch):
 class Problem:
     """Random data, parameters and settings, and the two ways to run an epoch on them."""
 
-    def __init__(self, n, d, n_logits, *, storage="float64", csr=False, weighted=True, seed=0):
+    def __init__(self, n, d, n_logits, *, backend="openmp", storage="float64", csr=False, weighted=True, seed=0):
+        _, self.backend_class = get_backend(backend)
         rng = np.random.default_rng(seed)
         n_classes = max(n_logits, 2)
         X = rng.integers(-3, 4, size=(n, d)) * (rng.random((n, d)) < 0.5)
@@ -51,9 +63,8 @@ class Problem:
     def run(self, step_sizes, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
             coordinates=False, n_jobs=1, n_epochs=1):  # fmt: skip
         """Mean loss, coef, intercept and velocity after epochs of the backend."""
-        _, backend_class = get_backend("openmp")
         W, b = self.W if W is None else W, self.b if b is None else b
-        backend = backend_class(self.X, self.y, self.weight, len(W), n_jobs=n_jobs)
+        backend = self.backend_class(self.X, self.y, self.weight, len(W), n_jobs=n_jobs)
         mean, scale = (self.mean, self.scale) if coordinates else (None, None)
         backend.start(W, b, (self.V, self.v), mean=mean, scale=scale, l1=l1, l2=l2, momentum=momentum,
                       fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
@@ -105,9 +116,9 @@ def test_twin_gradient(n_logits):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("csr", [False, True])
 @pytest.mark.parametrize(("n", "d", "n_logits"), [(1, 1, 1), (5, 3, 3), (21, 7, 1), (19, 17, 10), (34, 5, 17)])
-def test_gradient(instruction_set, n, d, n_logits, csr, weighted):
+def test_gradient(way, n, d, n_logits, csr, weighted):
     """One full-batch step of size 1 moves by the gradient; a step of size 0 measures the loss."""
-    p = Problem(n, d, n_logits, csr=csr, weighted=weighted)
+    p = Problem(n, d, n_logits, backend=way, csr=csr, weighted=weighted)
     _, W, b, _ = p.run([1.0], n)
     numeric_G = central_differences(lambda W: p.run([0.0], n, W=W)[0], p.W)
     numeric_g = central_differences(lambda b: p.run([0.0], n, b=b)[0], p.b)
@@ -116,9 +127,9 @@ def test_gradient(instruction_set, n, d, n_logits, csr, weighted):
 
 
 @pytest.mark.parametrize("csr", [False, True])
-def test_gradient_of_a_thousand_classes(csr):
+def test_gradient_of_a_thousand_classes(way, csr):
     """Along random directions, since each difference costs a pass."""
-    p = Problem(50, 30, 1000, csr=csr)
+    p = Problem(50, 30, 1000, backend=way, csr=csr)
     _, W, b, _ = p.run([1.0], 50)
     rng = np.random.default_rng(1)
     for _ in range(5):
@@ -133,9 +144,11 @@ PENALTIES = {"none": (0.0, 0.0), "l2": (0.0, 0.1), "l1": (0.05, 0.0), "both": (0
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("csr", [False, True])
-@pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(7, 5, 3, 1), (50, 33, 10, 16), (101, 250, 1, 40)])
-def test_epochs_equal_the_twin(instruction_set, n, d, n_logits, batch_size, csr, penalty, momentum):
-    p = Problem(n, d, n_logits, csr=csr)
+@pytest.mark.parametrize(
+    ("n", "d", "n_logits", "batch_size"), [(7, 5, 3, 1), (50, 33, 10, 16), (30, 130, 5, 16), (101, 250, 1, 40)]
+)
+def test_epochs_equal_the_twin(way, n, d, n_logits, batch_size, csr, penalty, momentum):
+    p = Problem(n, d, n_logits, backend=way, csr=csr)
     step_sizes = np.linspace(0.5, 0.1, -(-n // batch_size))
     l1, l2 = (np.linspace(0.5, 1.5, d) * strength for strength in PENALTIES[penalty])
     settings = {"momentum": momentum, "l1": l1, "l2": l2, "coordinates": True, "n_epochs": 2}
@@ -179,9 +192,9 @@ def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, momen
 
 
 @pytest.mark.parametrize("storage", NARROW)
-def test_storage_types(instruction_set, storage):
+def test_storage_types(way, storage):
     """Narrow types give the bits of their float32 copy, and the twin's result to float32's rounding."""
-    p, q = Problem(60, 37, 10, storage=storage), Problem(60, 37, 10, storage=storage)
+    p, q = (Problem(60, 37, 10, backend=way, storage=storage) for _ in range(2))
     q.X = q.X.astype(np.float32)
     settings = {"momentum": 0.9, "coordinates": True}
     step_sizes = np.full(4, 0.2)
@@ -196,42 +209,43 @@ def test_storage_types(instruction_set, storage):
     np.testing.assert_allclose(expected_b, b, rtol=1e-4, atol=60 * np.finfo(np.float32).eps)
 
 
-def test_every_half_precision_number():
+def test_every_half_precision_number(way):
     """All finite float16 values, subnormal ones included, are converted exactly."""
+    module, _ = get_backend(way)
     X = np.arange(2**16, dtype=np.uint16).view(np.float16)
     X = X[np.isfinite(X)].reshape(-1, 1)
-    logits = _openmp.decision_function(X, np.ones((1, 1), np.float32), np.zeros(1, np.float32))
+    logits = module.decision_function(X, np.ones((1, 1), np.float32), np.zeros(1, np.float32))
     np.testing.assert_array_equal(logits, X.astype(np.float32))
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
-def test_intercept_stays_where_it_is_not_fitted(fit_intercept):
-    p = Problem(30, 5, 3)
+def test_intercept_stays_where_it_is_not_fitted(way, fit_intercept):
+    p = Problem(30, 5, 3, backend=way)
     _, _, b, _ = p.run([0.1, 0.1], 15, fit_intercept=fit_intercept)
     assert (b == p.b).all() != fit_intercept
 
 
 @pytest.mark.parametrize("storage", ["float64", *NARROW])
 @pytest.mark.parametrize("n_logits", [1, 3, 17])
-def test_decision_function(instruction_set, storage, n_logits):
+def test_decision_function(way, storage, n_logits):
+    module, _ = get_backend(way)
     p = Problem(301, 37, n_logits, storage=storage)
     expected = p.dense.astype(float) @ p.W.T + p.b
-    got = _openmp.decision_function(p.X, p.W, p.b, n_jobs=2)
+    got = module.decision_function(p.X, p.W, p.b, n_jobs=2)
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
     rows = p.order[:50]
-    np.testing.assert_array_equal(_openmp.decision_function(p.X, p.W, p.b, rows=rows), got[rows])
-    np.testing.assert_array_equal(_openmp.decision_function(p.X[7:8], p.W, p.b), got[7:8])
+    np.testing.assert_array_equal(module.decision_function(p.X, p.W, p.b, rows=rows), got[rows])
+    np.testing.assert_array_equal(module.decision_function(p.X[7:8], p.W, p.b), got[7:8])
 
 
 @pytest.mark.parametrize(
     ("storage", "csr"), [("float64", True), ("float32", True), *((s, False) for s in ["float64", *NARROW])]
 )
-def test_column_statistics(instruction_set, storage, csr):
-    p = Problem(150, 37, 3, storage=storage, csr=csr)
+def test_column_statistics(way, storage, csr):
+    p = Problem(150, 37, 3, backend=way, storage=storage, csr=csr)
     X, w = p.dense.astype(float), p.weight
     rows = np.sort(p.order[:100])
-    _, backend_class = get_backend("openmp")
-    mean, variance, low, high = backend_class(p.X, p.y, w, 3).column_statistics(rows)
+    mean, variance, low, high = p.backend_class(p.X, p.y, w, 3).column_statistics(rows)
     X, w = X[rows], w[rows]
     tolerance = 1e-12 if storage == "float64" or csr else 1e-5
     expected_mean = np.average(X, axis=0, weights=w)

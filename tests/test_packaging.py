@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = {
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.py", "*.pyx", "*.h")
+    for pattern in ("*.py", "*.pyx", "*.h", "*.cl")
     for path in ROOT.glob(f"skdl/**/{pattern}")
 }
 
@@ -32,8 +32,8 @@ def built(tmp_path_factory):
 def test_sdist_and_wheel(built):
     (sdist,), (wheel,) = built.glob("*.tar.gz"), built.glob("*.whl")
     with tarfile.open(sdist) as archive:
-        held = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    held = {name for name in held if not name.startswith("skdl.egg-info") and name != "skdl"}
+        held = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
+    held = {name for name in held if not name.startswith("skdl.egg-info")}
     about = {
         "LICENSE",
         "README.md",
@@ -50,8 +50,8 @@ def test_sdist_and_wheel(built):
         held = set(archive.namelist())
     extension = {name for name in held if re.fullmatch(r"skdl/_kernels\.[\w.-]+\.(so|pyd)", name)}
     assert len(extension) == 1
-    modules = {name for name in SOURCES if name.endswith(".py")}
-    assert {name for name in held if ".dist-info/" not in name} == modules | extension
+    installed = {name for name in SOURCES if name.endswith((".py", ".cl"))}
+    assert {name for name in held if ".dist-info/" not in name} == installed | extension
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
 

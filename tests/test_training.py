@@ -32,6 +32,7 @@ def quiet_fit(model, *args, **kwargs):
         return model.fit(*args, **kwargs)
 
 
+@pytest.mark.usefixtures("backend")
 def test_textbook(mnist):
     """Homework 0 of CMU's Deep Learning Systems course: its test errors, and its weights step by step."""
     X, y, X_test, y_test = mnist
@@ -65,6 +66,7 @@ def objective(model, X, y, alpha, l1_ratio=0.0, weight=None):
 DATASETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer, "digits": load_digits}
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", DATASETS)
 def test_reaches_the_optimum(name, weighted):
@@ -83,9 +85,11 @@ def test_reaches_the_optimum(name, weighted):
 
 
 @pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize(
+    ("backend", "name"), [*(("openmp", name) for name in DATASETS), ("opencl", "wine")], indirect=["backend"]
+)
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
-def test_reaches_the_optimum_of_l1(name, l1_ratio, container):
+def test_reaches_the_optimum_of_l1(backend, name, l1_ratio, container):
     X, y = DATASETS[name](return_X_y=True)
     X = StandardScaler().fit_transform(X)
     alpha = 1e-2
@@ -100,6 +104,7 @@ def test_reaches_the_optimum_of_l1(name, l1_ratio, container):
     assert (model.coef_ == 0).any() == (peer.coef_ == 0).any()
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 def test_same_seed_same_bits_for_any_number_of_threads(mnist, container, dtype):
@@ -117,6 +122,7 @@ def test_same_seed_same_bits_for_any_number_of_threads(mnist, container, dtype):
     assert (other.coef_ != models[0].coef_).any()
 
 
+@pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_, np.float16])
 def test_narrow_types_give_the_bits_of_float32(mnist, dtype):
     X, y = (mnist[0][:2000] // 2).astype(dtype), mnist[1][:2000]
@@ -130,6 +136,7 @@ def test_narrow_types_give_the_bits_of_float32(mnist, dtype):
     np.testing.assert_array_equal(narrow.predict_proba(X), wide.predict_proba(X.astype(np.float32)))
 
 
+@pytest.mark.usefixtures("backend")
 def test_float32_is_close_to_float64(mnist):
     X, y = mnist[0][:5000].astype(np.float64), mnist[1][:5000]
     single, double = (
@@ -140,6 +147,7 @@ def test_float32_is_close_to_float64(mnist):
     assert single.loss_curve_ == pytest.approx(double.loss_curve_, rel=1e-4)
 
 
+@pytest.mark.usefixtures("backend")
 def test_numeric_lr_diverges_with_an_error_and_leaves_the_model_alone(mnist):
     X, y = mnist[0][:1000].astype(np.float32), mnist[1][:1000]
     model = quiet_fit(SoftmaxRegressionClassifier(max_iter=1, random_state=0), X, y)
@@ -150,8 +158,9 @@ def test_numeric_lr_diverges_with_an_error_and_leaves_the_model_alone(mnist):
     np.testing.assert_array_equal(model.coef_, before)
 
 
+@pytest.mark.parametrize("backend", ["openmp", "opencl"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_memory(dtype):
+def test_memory(dtype, backend):
     """Training on MNIST's shape takes less than 20 MB beside X. Peak memory needs a process of its own."""
     program = f"""
         import resource, warnings
@@ -166,9 +175,9 @@ def test_memory(dtype):
             for i in range(0, 60000, 1000):
                 X[i:i + 1000] = raw[i:i + 1000]
         y = rng.integers(0, 10, size=60000)
-        SoftmaxRegressionClassifier(max_iter=1).fit(X[:500], y[:500])  # threads and libraries
+        SoftmaxRegressionClassifier(max_iter=1, backend="{backend}").fit(X[:500], y[:500])  # threads and libraries
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        SoftmaxRegressionClassifier(max_iter=2).fit(X, y)
+        SoftmaxRegressionClassifier(max_iter=2, backend="{backend}").fit(X, y)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)

@@ -1,0 +1,511 @@
+/* The OpenCL kernels. OpenCL C 1.2; needs only single precision, no atomics and no order between groups.
+ *
+ * Options of the build (`_backend.py` chooses them)
+ *   DOUBLE          compute in double instead of float: `real` below
+ *   STORAGE         type of the values of X in memory: double, float, half (then HALF is there as well), uchar or char
+ *   GROUP           work items of a group: 1 on a CPU, where vectors do the work
+ *   VECTOR          classes of a vector; 1 only for two classes, which have one logit
+ *   ROWS, COLUMNS   a work item's tile of a matrix product: rows, and vectors of classes
+ *   PANEL           classes of a panel, a multiple of VECTOR * COLUMNS
+ *   TEAM            work items that make the softmax of a row together, a power of two
+ *   LINE            work items that read a row of X together, a divisor of GROUP
+ *
+ * Layout. Classes lie in the lanes: a matrix with a row per class is cut into panels of PANEL classes, each stored
+ * (rows, PANEL). So is W, (panel, ld, PANEL), with a row per feature, row n_features for the intercept, whose x is always 1, and
+ * zeros up to ld; logits and residuals are (panel, ldr, PANEL) with a row per sample. Lanes without a class have the
+ * intercept -infinity: their probability is 0, and so is whatever comes of it.
+ *
+ * Sums run in one order that depends on the shapes and the options alone: one device, one result, bit for bit.
+ * A minibatch's number travels as the offset of dimension 1, so that arguments are set once.
+ */
+#ifdef DOUBLE
+#pragma OPENCL EXTENSION cl_khr_fp64 : enable
+typedef double real;
+#define REAL double
+#else
+typedef float real;
+#define REAL float
+#endif
+
+#ifdef HALF
+#define LOAD(p, i) ((real)vload_half(i, p))
+#else
+#define LOAD(p, i) ((real)(p)[i])
+#endif
+
+#define JOIN_(a, b) a##b
+#define JOIN(a, b) JOIN_(a, b)
+#if VECTOR == 1
+typedef real vector;
+#define GET(p) (*(p))
+#define SET(v, p) (*(p) = (v))
+#else
+typedef JOIN(REAL, VECTOR) vector;
+#define GET(p) JOIN(vload, VECTOR)(0, p)
+#define SET(v, p) JOIN(vstore, VECTOR)(v, 0, p)
+#endif
+
+#if GROUP == 1
+#define WAIT
+#else
+#define WAIT barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+#endif
+#define KERNEL __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
+
+/* Arguments that several kernels share. base < 0: X is whole, and `order` picks its rows; otherwise X holds the rows that are
+ * visited from the base-th on. */
+#define ROWS_OF_X __global const STORAGE *restrict X, const long base
+#define COORDINATES __global const real *restrict mean, __global const real *restrict scale /* (ld,) */
+#define SHAPE                                                                                                          \
+    const int n_features, const int ld, const int n_classes, const int n_panels, /* ld > n_features: see Layout */     \
+    const int ldr,          /* rows that scratch holds */                                                              \
+    const int slice,        /* features of a slice, a multiple of ROWS */                                              \
+    const int n_slices,                                                                                                \
+    const int chunk,        /* rows of a minibatch that are worked on at once */                                       \
+    const int batch_size,                                                                                              \
+    const long n_order      /* rows of an epoch */
+#define LABELS __global const long *restrict order, __global const int *restrict y, __global const real *restrict weight
+#define STEP                                                                                                           \
+    __global real *restrict coef, __global real *restrict velocity, /* like W */                                       \
+    __global const real *restrict l1, __global const real *restrict l2, /* (ld,) */                                    \
+    __global const real *restrict step_sizes, /* (n_batches,) */                                                       \
+    const real momentum, const int n_stepped  /* features that take steps: n_features + fit_intercept */
+
+/* Where the chunk-th chunk of a minibatch begins in the epoch, and its rows: 0 beyond the end. */
+long chunk_start(int batch, int part, int batch_size, int chunk) { return (long)batch * batch_size + (long)part * chunk; }
+
+int batch_rows(int batch, int batch_size, long n_order) { return (int)min((long)batch_size, n_order - (long)batch * batch_size); }
+
+int chunk_rows(int batch, int part, int batch_size, int chunk, long n_order)
+{
+    return min(chunk, batch_rows(batch, batch_size, n_order) - part * chunk);
+}
+
+/* The v-th vector of a row of panels with `rows` rows each. */
+size_t at(int v, int row, int rows)
+{
+    const int per_panel = PANEL / VECTOR;
+    return ((size_t)(v / per_panel) * rows + row) * PANEL + (size_t)(v % per_panel) * VECTOR;
+}
+
+/* V := momentum V + g; W := prox(W - lr V), of a vector of classes of feature j; see skdl/_sgd.py. */
+void take_step(vector g, int j, size_t place, real lr, __global real *coef, __global real *velocity,
+                      __global const real *l1, __global const real *l2, real momentum, int n_stepped)
+{
+    if (j >= n_stepped) return;
+    g += momentum * GET(velocity + place);
+    SET(g, velocity + place);
+    const vector w = (GET(coef + place) - lr * g) * (1 / (1 + lr * l2[j])), threshold = lr * l1[j];
+    SET(w - clamp(w, -threshold, threshold), coef + place);
+}
+
+/* ---- dense ------------------------------------------------------------------------------------------------------- */
+
+/* Columns [j0, j1) of the rows first, first + step, ... of a chunk to real, centred and scaled, by LINE neighbouring items.
+ */
+void pack(int first, int step, int n_rows, ROWS_OF_X, __global const long *restrict order, long start, int n_features,
+                 int j0, int j1, COORDINATES, __global real *restrict packed, int ld)
+{
+    const int last = min(j1, n_features), item = get_local_id(0) % LINE;
+    for (int r = first; r < n_rows; r += step) {
+        const size_t row = base < 0 ? (size_t)order[start + r] : (size_t)(start + r - base);
+        __global const STORAGE *restrict x = X + row * n_features;
+        __global real *restrict out = packed + (size_t)r * ld;
+        for (int j = j0 + item; j < last; j += LINE) out[j] = (LOAD(x, j) - mean[j]) * scale[j];
+        for (int j = max(j0, n_features) + item; j < j1; j += LINE) out[j] = j == n_features ? 1 : 0;
+    }
+}
+
+/* sums[r][c] = sum over k of a[r][k] b[k][c], with a in two strides and b a part of a panel. */
+void multiply(vector sums[ROWS][COLUMNS], __global const real *restrict a, size_t row_stride, size_t k_stride,
+                     __global const real *restrict b, int n)
+{
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLUMNS; c++) sums[r][c] = 0;
+    for (int k = 0; k < n; k++) {
+        vector bk[COLUMNS];
+#pragma unroll
+        for (int c = 0; c < COLUMNS; c++) bk[c] = GET(b + (size_t)k * PANEL + c * VECTOR);
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
+            const real x = a[r * row_stride + k * k_stride];
+#pragma unroll
+            for (int c = 0; c < COLUMNS; c++) sums[r][c] += x * bk[c];
+        }
+    }
+}
+
+/* Tiles of a product with `n_rows` rows are numbered with the classes of a panel first, then the rows, then the panels. */
+#define TILES_ACROSS (PANEL / (VECTOR * COLUMNS))
+int tile_row(int tile, int n_rows) { return tile / TILES_ACROSS % (n_rows / ROWS) * ROWS; }
+size_t tile_place(int tile, int n_rows, int rows)
+{
+    const int across = tile % TILES_ACROSS, panel = tile / TILES_ACROSS / (n_rows / ROWS);
+    return ((size_t)panel * rows + tile_row(tile, n_rows)) * PANEL + across * VECTOR * COLUMNS;
+}
+int tiles_of(int n_rows, int n_panels) { return n_rows / ROWS * TILES_ACROSS * n_panels; }
+int whole_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS * ROWS; }
+
+/* One tile of the logits that columns [j0, j1) make. Rows beyond the last are computed from what is there; nobody reads them. */
+void forward_tile(int tile, int n_rows, __global const real *restrict packed, __global const real *restrict coef,
+                         int j0, int j1, int ld, int ldr, __global real *restrict logits)
+{
+    vector sums[ROWS][COLUMNS];
+    const int r = tile_row(tile, n_rows);
+    const size_t panel = tile / TILES_ACROSS / (n_rows / ROWS), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
+    multiply(sums, packed + (size_t)r * ld + j0, ld, 1, coef + (panel * ld + j0) * PANEL + across, j1 - j0);
+    __global real *out = logits + tile_place(tile, n_rows, ldr);
+    for (int i = 0; i < ROWS; i++)
+        for (int c = 0; c < COLUMNS; c++) SET(sums[i][c], out + i * PANEL + c * VECTOR);
+}
+
+/* One tile of the gradient of the features from j0 on, n of them in all tiles; rows in order. */
+void backward_tile(vector sums[ROWS][COLUMNS], int tile, int j0, int n, int r0, int r1, __global const real *restrict packed,
+                          __global const real *restrict residuals, int ld, int ldr)
+{
+    const size_t panel = tile / TILES_ACROSS / (n / ROWS), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
+    multiply(sums, packed + (size_t)r0 * ld + j0 + tile_row(tile, n), 1, ld, residuals + (panel * ldr + r0) * PANEL + across,
+             r1 - r0);
+}
+
+/* ---- softmax ----------------------------------------------------------------------------------------------------- */
+
+#if VECTOR == 1
+/* One logit, that of the second class against 0. */
+void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch, int n_slices, int n_panels, int ldr,
+                         int n_classes, LABELS, __global const real *restrict logits, __global real *restrict residuals,
+                         __global real *restrict loss, __local real *scratch)
+{
+    for (int r = first + (int)get_local_id(0); r < n_rows; r += step) {
+        const long row = order[start + r];
+        real h = 0;
+        for (int s = 0; s < n_slices; s++) h += logits[(size_t)s * ldr + r];
+        const real e = exp(-fabs(h)), p = (h > 0 ? 1 : e) / (1 + e), target = y[row];
+        residuals[r] = (p - target) * (weight[row] / rows_of_batch);
+        if (loss) loss[start + r] = weight[row] * (log1p(e) + fmax(h, (real)0) - target * h);
+    }
+}
+#else
+real largest_lane(vector v)
+{
+    real lane[VECTOR], top;
+    SET(v, lane);
+    top = lane[0];
+    for (int i = 1; i < VECTOR; i++) top = fmax(top, lane[i]);
+    return top;
+}
+
+real sum_of_lanes(vector v)
+{
+    real lane[VECTOR], sum = 0;
+    SET(v, lane);
+    for (int i = 0; i < VECTOR; i++) sum += lane[i];
+    return sum;
+}
+
+/* The largest, or the sum, over a row's team. All items of the group call it together. */
+real over_team(real x, bool largest, __local real *scratch)
+{
+#if TEAM > 1
+    const int item = get_local_id(0);
+    for (int half_team = TEAM / 2; half_team > 0; half_team /= 2) {
+        scratch[item] = x;
+        WAIT;
+        const real other = scratch[item ^ half_team];
+        x = largest ? fmax(x, other) : x + other;  /* the same bits on both sides: a + b = b + a */
+        WAIT;
+    }
+#endif
+    return x;
+}
+
+/* Logits of the rows first, first + 1, ... (GROUP / TEAM at a time), every `step`, to residuals Z - I_y, weighted and
+ * divided by the minibatch's size, and each row's loss, where wanted. */
+void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch, int n_slices, int n_panels, int ldr,
+                         int n_classes, LABELS, __global const real *restrict logits, __global real *restrict residuals,
+                         __global real *restrict loss, __local real *scratch)
+{
+    const int member = get_local_id(0) % TEAM, n_vectors = (n_classes + VECTOR - 1) / VECTOR;
+    const size_t slice_size = (size_t)n_panels * ldr * PANEL;
+    for (int group_row = first; group_row < n_rows; group_row += step) {
+        const int r = group_row + (int)get_local_id(0) / TEAM, end = r < n_rows ? n_vectors : 0;
+        const long row = order[start + min(r, n_rows - 1)];
+        const int label = y[row];
+        real top = -INFINITY, sum = 0, h_label = 0;
+        for (int v = member; v < end; v += TEAM) {
+            const size_t place = at(v, r, ldr);
+            vector h = 0;
+            for (int s = 0; s < n_slices; s++) h += GET(logits + s * slice_size + place);
+            SET(h, residuals + place);
+            top = fmax(top, largest_lane(h));
+            if (v == label / VECTOR) h_label = residuals[place + label % VECTOR];
+        }
+        top = over_team(top, true, scratch);
+        for (int v = member; v < end; v += TEAM) {
+            const size_t place = at(v, r, ldr);
+            const vector e = exp(GET(residuals + place) - top);
+            SET(e, residuals + place);
+            sum += sum_of_lanes(e);
+        }
+        sum = over_team(sum, false, scratch);
+        const real scale = weight[row] / rows_of_batch;
+        for (int v = member; v < end; v += TEAM) {
+            const size_t place = at(v, r, ldr);
+            SET(GET(residuals + place) * (scale / sum), residuals + place);
+            if (v == label / VECTOR) {
+                residuals[place + label % VECTOR] -= scale;
+                if (loss) loss[start + r] = weight[row] * (log(sum) + top - h_label);
+            }
+        }
+    }
+}
+#endif
+
+/* ---- dense: small minibatches, one launch each --------------------------------------------------------------------
+ * A group owns a slice of the features. Launch i finishes minibatch i - 1: it adds up the logits of all slices, makes the
+ * residuals (each group for itself) and steps its rows of W; then it makes its part of the logits of minibatch i. */
+KERNEL minibatch(ROWS_OF_X, SHAPE, LABELS, STEP, COORDINATES,
+                 __global real *restrict packed,    /* (ldr, ld): the rows of a minibatch, kept for the next launch */
+                 __global real *restrict logits,    /* (2, n_slices, panels): of this minibatch and the one before */
+                 __global real *restrict residuals, /* (n_slices, panels) */
+                 __global real *restrict loss)      /* (n_order,) */
+{
+    __local real scratch[GROUP];
+    const int batch = get_global_id(1), group = get_group_id(0), item = get_local_id(0);
+    const int j0 = group * slice, j1 = min(j0 + slice, ld);
+    const size_t panels = (size_t)n_panels * ldr * PANEL;
+    logits += (batch & 1) * n_slices * panels;
+    residuals += group * panels;
+    if (batch > 0) {
+        const int n_rows = batch_rows(batch - 1, batch_size, n_order);
+        __global const real *before = (batch & 1) ? logits - n_slices * panels : logits + n_slices * panels;
+        softmax_rows(0, GROUP / TEAM, n_rows, chunk_start(batch - 1, 0, batch_size, chunk), n_rows, n_slices, n_panels, ldr,
+                     n_classes, order, y, weight, before, residuals, group ? 0 : loss, scratch);
+        WAIT;
+        const real lr = step_sizes[batch - 1];
+        for (int tile = item; tile < tiles_of(j1 - j0, n_panels); tile += GROUP) {
+            vector g[ROWS][COLUMNS];
+            backward_tile(g, tile, j0, j1 - j0, 0, n_rows, packed, residuals, ld, ldr);
+            const size_t place = tile_place(tile, j1 - j0, ld) + (size_t)j0 * PANEL;
+            for (int i = 0; i < ROWS; i++)
+                for (int c = 0; c < COLUMNS; c++)
+                    take_step(g[i][c], j0 + tile_row(tile, j1 - j0) + i, place + i * PANEL + c * VECTOR, lr, coef, velocity,
+                              l1, l2, momentum, n_stepped);
+        }
+        WAIT;
+    }
+    const int n_rows = max(batch_rows(batch, batch_size, n_order), 0);
+    pack(item / LINE, GROUP / LINE, n_rows, X, base, order, chunk_start(batch, 0, batch_size, chunk), n_features, j0, j1, mean,
+         scale, packed, ld);
+    WAIT;
+    for (int tile = item; tile < tiles_of(whole_tiles(n_rows), n_panels); tile += GROUP)
+        forward_tile(tile, whole_tiles(n_rows), packed, coef, j0, j1, ld, ldr, logits + group * panels);
+}
+
+/* ---- dense: large minibatches, chunk by chunk, a launch for each part of the work ------------------------------------
+ * The offset of dimension 2 is the number of the chunk. */
+
+/* LINE items pack a row. */
+KERNEL pack_rows(ROWS_OF_X, SHAPE, __global const long *restrict order, COORDINATES, __global real *restrict packed)
+{
+    const int batch = get_global_id(1), part = get_global_id(2), n_rows = chunk_rows(batch, part, batch_size, chunk, n_order);
+    pack(get_global_id(0) / LINE, n_rows, n_rows, X, base, order, chunk_start(batch, part, batch_size, chunk), n_features, 0, ld,
+         mean, scale, packed, ld);
+}
+
+/* An item makes a tile of the logits of one slice. */
+KERNEL forward(SHAPE, __global const real *restrict packed, __global const real *restrict coef, __global real *restrict logits)
+{
+    const int batch = get_global_id(1), part = get_global_id(2);
+    const int n_rows = whole_tiles(chunk_rows(batch, part, batch_size, chunk, n_order));
+    const int n_tiles = tiles_of(n_rows, n_panels), s = get_global_id(0) / n_tiles;
+    if (s < n_slices)
+        forward_tile(get_global_id(0) % n_tiles, n_rows, packed, coef, s * slice, min(s * slice + slice, ld), ld, ldr,
+                     logits + (size_t)s * n_panels * ldr * PANEL);
+}
+
+KERNEL softmax(SHAPE, LABELS, __global const real *restrict logits, __global real *restrict residuals, __global real *restrict loss)
+{
+    __local real scratch[GROUP];
+    const int batch = get_global_id(1), part = get_global_id(2), n_rows = chunk_rows(batch, part, batch_size, chunk, n_order);
+    softmax_rows(get_group_id(0) * (GROUP / TEAM), n_rows, n_rows, chunk_start(batch, part, batch_size, chunk),
+                 batch_rows(batch, batch_size, n_order), n_slices, n_panels, ldr, n_classes, order, y, weight, logits, residuals,
+                 loss, scratch);
+}
+
+/* An item makes a tile of the gradient from a share of the rows, and adds it to that of the chunks before. */
+KERNEL backward(SHAPE, __global const real *restrict packed, __global const real *restrict residuals, const int n_shares,
+                __global real *restrict gradient) /* (n_shares, like W) */
+{
+    const int batch = get_global_id(1), part = get_global_id(2), n_rows = chunk_rows(batch, part, batch_size, chunk, n_order);
+    const int n_tiles = tiles_of(ld, n_panels), tile = get_global_id(0) % n_tiles, share = get_global_id(0) / n_tiles;
+    if (share >= n_shares) return;
+    vector g[ROWS][COLUMNS];
+    backward_tile(g, tile, 0, ld, (int)((long)n_rows * share / n_shares), (int)((long)n_rows * (share + 1) / n_shares), packed,
+                  residuals, ld, ldr);
+    gradient += (size_t)share * n_panels * ld * PANEL + tile_place(tile, ld, ld);
+    for (int i = 0; i < ROWS; i++)
+        for (int c = 0; c < COLUMNS; c++) {
+            __global real *out = gradient + i * PANEL + c * VECTOR;
+            SET(part ? GET(out) + g[i][c] : g[i][c], out);
+        }
+}
+
+/* An item steps a vector of classes of a feature. */
+KERNEL update(SHAPE, STEP, const int n_shares, __global const real *restrict gradient)
+{
+    const size_t size = (size_t)n_panels * ld * PANEL, place = get_global_id(0) * VECTOR;
+    if (place >= size) return;
+    vector g = 0;
+    for (int share = 0; share < n_shares; share++) g += GET(gradient + share * size + place);
+    take_step(g, (int)(place / PANEL % ld), place, step_sizes[get_global_id(1)], coef, velocity, l1, l2, momentum, n_stepped);
+}
+
+/* ---- CSR ---------------------------------------------------------------------------------------------------------- */
+#ifdef SPARSE
+/* What a feature that does not occur owes (the motion of its velocity, its penalty) is settled when it next does:
+ * over the minibatches a .. b - 1 its velocity moved it by v (drift[a] - m^(b - a) drift[b]), drift[s] = m (lr_s + drift[s + 1]),
+ * and the proximal step is taken once, with the sum of the step sizes. stamp: the minibatch up to which it is settled, for
+ * each vector of classes. */
+#define DEBT                                                                                                           \
+    __global const real *restrict drift, __global const real *restrict decay,                                          \
+    __global const real *restrict elapsed, /* each (n_batches + 1,) */                                                 \
+    __global int *restrict stamp           /* (ld, n_vectors) */
+
+vector settled(int j, size_t place, int seen, int batch, __global const real *coef, __global const real *velocity,
+                      __global const real *l1, __global const real *l2, real momentum, __global const real *drift,
+                      __global const real *decay, __global const real *elapsed)
+{
+    vector w = GET(coef + place);
+    if (seen == batch) return w;
+    if (momentum > 0) w -= (drift[seen] - decay[batch - seen] * drift[batch]) * GET(velocity + place);
+    const real lr = elapsed[batch] - elapsed[seen];
+    const vector threshold = lr * l1[j];
+    w *= 1 / (1 + lr * l2[j]);
+    return w - clamp(w, -threshold, threshold);
+}
+
+/* An item makes a vector of logits of a row. X has the stored values of some rows, those that are visited from the base-th on. */
+KERNEL sparse_forward(ROWS_OF_X, __global const int *restrict indices, __global const int *restrict indptr, SHAPE, STEP, DEBT,
+                      __global const real *restrict scale, __global real *restrict logits)
+{
+    const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
+    const int r = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
+    if (r >= batch_rows(batch, batch_size, n_order)) return;
+    indptr += (long)batch * batch_size + r - base;
+    vector h = 0;
+    for (int e = indptr[0]; e < indptr[1]; e++) {
+        const int j = indices[e];
+        h += LOAD(X, e) * scale[j] * settled(j, at(v, j, ld), stamp[(size_t)j * n_vectors + v], batch, coef, velocity, l1, l2,
+                                             momentum, drift, decay, elapsed);
+    }
+    SET(h, logits + at(v, r, ldr));
+}
+
+/* An item steps a vector of classes of a feature that occurs in the minibatch. The minibatch's stored values are sorted by feature. */
+KERNEL sparse_step(__global const STORAGE *restrict X, const int first_batch, /* that X has values of */
+                   __global const int *restrict row,           /* of each value, within its minibatch */
+                   __global const int *restrict batch_begin,   /* features of each minibatch */
+                   __global const int *restrict feature,       /* their columns */
+                   __global const int *restrict feature_begin, /* values of each */
+                   SHAPE, STEP, DEBT, __global const real *restrict scale, __global const real *restrict residuals)
+{
+    const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
+    const int u = batch_begin[batch - first_batch] + get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
+    if (u >= batch_begin[batch - first_batch + 1]) return;
+    const int j = feature[u];
+    const size_t place = at(v, j, ld), stamp_place = (size_t)j * n_vectors + v;
+    const int seen = stamp[stamp_place];
+    if (j < n_stepped) {
+        SET(settled(j, place, seen, batch, coef, velocity, l1, l2, momentum, drift, decay, elapsed), coef + place);
+        SET(GET(velocity + place) * decay[batch - seen], velocity + place);
+    }
+    vector g = 0;
+    for (int e = feature_begin[u]; e < feature_begin[u + 1]; e++)
+        g += LOAD(X, e) * scale[j] * GET(residuals + at(v, row[e], ldr));
+    take_step(g, j, place, step_sizes[batch], coef, velocity, l1, l2, momentum, n_stepped);
+    stamp[stamp_place] = batch + 1;
+}
+
+/* The end of an epoch, whose number of minibatches is the offset: every feature is settled, and the record starts anew. */
+KERNEL sparse_settle(SHAPE, STEP, DEBT)
+{
+    const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
+    const int j = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
+    if (j >= n_stepped) return;
+    const size_t place = at(v, j, ld), stamp_place = (size_t)j * n_vectors + v;
+    const int seen = stamp[stamp_place];
+    SET(settled(j, place, seen, batch, coef, velocity, l1, l2, momentum, drift, decay, elapsed), coef + place);
+    SET(GET(velocity + place) * decay[batch - seen], velocity + place);
+    stamp[stamp_place] = 0;
+}
+#endif
+
+/* ---- statistics of the columns ------------------------------------------------------------------------------------ */
+
+/* a + b and what rounding takes from it (Knuth's TwoSum). */
+void add(real b, __global real *sum, __global real *error)
+{
+    const real a = *sum, s = a + b, bb = s - a;
+    *error += (a - (s - bb)) + (b - bb);
+    *sum = s;
+}
+
+#define STATISTICS_ROWS 64
+#define STRIP (GROUP == 1 ? 16 : 1) /* columns that an item reads together */
+
+/* Adds the rows [start, stop), of which there are few, to the totals of `width` columns from j on. */
+void add_rows(const int width, int j, long start, long stop, ROWS_OF_X, int n_features, __global const long *restrict order,
+              __global const real *restrict weight, __global const real *restrict first, __global real *restrict total)
+{
+    real sum[STRIP], square[STRIP], low[STRIP], high[STRIP], x0[STRIP];
+    for (int l = 0; l < width; l++) {
+        sum[l] = square[l] = 0;
+        low[l] = INFINITY;
+        high[l] = -INFINITY;
+        x0[l] = first[j + l];
+    }
+    for (long i = start; i < stop; i++) {
+        __global const STORAGE *restrict x = X + (base < 0 ? (size_t)order[i] : (size_t)i) * n_features + j;
+        const real w = weight[order[i + max(base, 0L)]];
+        for (int l = 0; l < width; l++) {
+            const real value = LOAD(x, l), above = value - x0[l];
+            sum[l] += w * above;
+            square[l] += w * above * above;
+            low[l] = fmin(low[l], value);
+            high[l] = fmax(high[l], value);
+        }
+    }
+    for (int l = 0; l < width; l++) {
+        __global real *t = total + j + l;
+        const size_t n = n_features;
+        add(sum[l], t, t + n);
+        add(square[l], t + 2 * n, t + 3 * n);
+        t[4 * n] = fmin(t[4 * n], low[l]);
+        t[5 * n] = fmax(t[5 * n], high[l]);
+    }
+}
+
+/* Of each column over a group's share of the rows: sum and sum of squares of x - first, weighted, each with its rounding error,
+ * minimum and maximum. */
+KERNEL statistics(ROWS_OF_X, const long n_rows, const int n_features, __global const long *restrict order,
+                  __global const real *restrict weight, __global const real *restrict first,
+                  __global real *restrict total) /* (n_groups, 6, n_features), continued where base > 0 */
+{
+    const size_t n_groups = get_num_groups(0), group = get_group_id(0);
+    const long begin = n_rows * group / n_groups, end = n_rows * (group + 1) / n_groups;
+    total += group * 6 * n_features;
+    if (base <= 0)
+        for (int j = get_local_id(0); j < n_features; j += GROUP) {
+            for (int i = 0; i < 4; i++) total[i * (size_t)n_features + j] = 0;
+            total[4 * (size_t)n_features + j] = INFINITY;
+            total[5 * (size_t)n_features + j] = -INFINITY;
+        }
+    for (long start = begin; start < end; start += STATISTICS_ROWS) {
+        const long stop = min(start + STATISTICS_ROWS, end);
+        for (int j = get_local_id(0) * STRIP; j < n_features; j += GROUP * STRIP) {
+            if (j + STRIP <= n_features) add_rows(STRIP, j, start, stop, X, base, n_features, order, weight, first, total);
+            else add_rows(n_features - j, j, start, stop, X, base, n_features, order, weight, first, total);
+        }
+    }
+}
