@@ -521,6 +521,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         With y, which is for training, NaN and infinity in X are left for `_check_finite`: one pass instead of two.
         """
         trains = not (isinstance(y, str) and y == "no_validation")
+        if sparse.issparse(X):
+            X = _as_csr(X)
         data = validate_data(
             self,
             X,
@@ -534,7 +536,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         X, y = data if trains else (data, None)
         if trains:
             check_classification_targets(y)
-        X = _checked_csr(X) if sparse.issparse(X) else np.require(X, requirements="CA")
+        if not sparse.issparse(X):
+            X = np.require(X, requirements="CA")
         return (X, y) if trains else X
 
     def _combined_weight(self, sample_weight, y, classes, seen=0.0):
@@ -729,30 +732,62 @@ def _check_finite(X, *, complete=False, evidence=None):
     assert_all_finite(values, estimator_name="SoftmaxRegressionClassifier", input_name="X")
 
 
-def _checked_csr(X):
-    """CSR with one type of index, once no index can lead out of bounds (scipy does not check)."""
-    prefix = "X is not a valid CSR array: "
-    if len(X.indptr) != X.shape[0] + 1:
-        raise ValueError(
-            f"{prefix}indptr has {len(X.indptr)} entries for {X.shape[0]} rows: expected {X.shape[0] + 1}."
-        )
-    if X.indices.dtype != X.indptr.dtype or X.indices.dtype not in (np.int32, np.int64):
-        if X.indices.dtype.kind not in "iu" or X.indptr.dtype.kind not in "iu":
-            raise ValueError(
-                f"{prefix}indices and indptr must be integers, but they are {X.indices.dtype} and {X.indptr.dtype}."
-            )
-        X = type(X)((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape)
-    defect = find_csr_defect(X.indices, X.indptr, min(len(X.data), len(X.indices)), X.shape[1])
+def _as_csr(X):
+    """X as CSR that leads neither scipy nor a kernel out of bounds, or ValueError.
+
+    scipy checks the parts of an array when it is constructed, if at all, and not all of them; its conversions then follow a
+    wrong index to where it leads.
+    """
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got a sparse array of shape {X.shape} instead.")
+    try:
+        if X.format == "csr":
+            return _checked_compressed(X, X.shape)
+        if X.format == "csc":
+            X = _checked_compressed(X, X.shape[::-1])
+        elif X.format == "bsr":
+            rows, columns = X.data.shape[1:]
+            if X.shape[0] % rows or X.shape[1] % columns:
+                raise ValueError(f"blocks of shape {X.data.shape[1:]} do not fill {X.shape}")
+            X = _checked_compressed(X, (X.shape[0] // rows, X.shape[1] // columns))
+        elif X.format == "coo":
+            X = type(X)((X.data, X.coords), shape=X.shape)  # this constructor does check
+        elif X.format == "dia":
+            X = type(X)((X.data, X.offsets), shape=X.shape)  # and this
+        elif X.format == "lil":
+            lengths = [[len(row) for row in part] for part in (X.rows, X.data)]
+            if lengths[0] != lengths[1] or len(lengths[0]) != X.shape[0]:
+                raise ValueError(f"rows and data are not {X.shape[0]} pairs of lists of one length")
+        return _checked_compressed(X.tocsr(), X.shape)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"X is not a valid {X.format.upper()} array: {error}.") from error
+
+
+def _checked_compressed(X, shape):
+    """X, compressed by rows of `shape`, with one type of index, once no index can lead out of bounds."""
+    for name, ndim in (("data", 3 if X.format == "bsr" else 1), ("indices", 1), ("indptr", 1)):
+        part = getattr(X, name)
+        if not isinstance(part, np.ndarray) or part.ndim != ndim:
+            raise ValueError(f"{name} must be a {ndim}-D array")
+    data, indices, indptr = X.data, X.indices, X.indptr
+    if len(indptr) != shape[0] + 1:
+        raise ValueError(f"indptr has {len(indptr)} entries: expected {shape[0] + 1}")
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise ValueError(f"indices and indptr must be integers, but they are {indices.dtype} and {indptr.dtype}")
+    index = indices.dtype if indices.dtype == indptr.dtype and indices.dtype in (np.int32, np.int64) else np.int64
+    indices, indptr = (np.require(part, index, requirements="CA") for part in (indices, indptr))
+    defect = find_csr_defect(indices, indptr, min(len(data), len(indices)), shape[1])
     if defect is not None:
         what, where = defect
         raise ValueError(
-            prefix
-            + {
+            {
                 1: "indptr must begin with 0",
                 2: f"indptr decreases after position {where}",
                 3: f"indptr at position {where + 1} is larger than the number of stored values",
-                4: f"the column index at position {where} is not in 0..{X.shape[1] - 1}",
+                4: f"the index at position {where} is not in 0..{shape[1] - 1}",
             }[what]
-            + "."
         )
-    return X
+    data = np.require(data, requirements="CA")
+    if data is X.data and indices is X.indices and indptr is X.indptr:
+        return X
+    return type(X)((data, indices, indptr), shape=X.shape)
