@@ -33,7 +33,21 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 	$(PIP) install -q ruff cython-lint
 	@touch $@
 
+# Checks of the compiled code in a build of its own: docs/reliability.md. The same with "make asan TESTS=tests/test_kernels.py".
+TESTS = tests --ignore=tests/test_packaging.py --ignore=tests/test_readme.py
+CASES = 1000000
+CHECKED = SKDL_PYTHON=$(CURDIR)/.venv/bin/python tools/checked.sh
+
+asan: .venv/installed-test
+	$(CHECKED) asan python -m pytest -q -p no:cacheprovider $(TESTS)
+
+bounds: .venv/installed-test
+	$(CHECKED) bounds python -m pytest -q -p no:cacheprovider $(TESTS)
+
+fuzz: .venv/installed-test
+	$(CHECKED) asan python tests/malformed.py $(CASES)
+
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint asan bounds fuzz clean
