@@ -552,7 +552,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             else:
                 totals = seen + np.bincount(y, weights=weight, minlength=len(classes))
                 of_class = np.divide(1.0, totals, out=np.zeros(len(classes)), where=totals > 0)
-            weight = of_class[y] if weight is None else weight * of_class[y]
+            with np.errstate(over="ignore"):
+                weight = of_class[y] if weight is None else weight * of_class[y]
+            _check_sum(weight, "class_weight times sample_weight")
         if weight is None or (weight[0] > 0 and (weight == weight[0]).all()):
             return None
         if not weight.any():
@@ -626,7 +628,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         check_is_fitted(self)
         X = self._validate(X, reset=False)
         module, _ = get_backend(self.backend)
-        return module.decision_function(X, self.coef_, self.intercept_, n_jobs=self.n_jobs, device=self.device)
+        logits = module.decision_function(X, self.coef_, self.intercept_, n_jobs=self.n_jobs, device=self.device)
+        if not np.isfinite(logits).all():
+            raise ValueError(f"X is too large for this model: a logit is beyond the range of {logits.dtype}.")
+        return logits
 
     def decision_function(self, X):
         """Logits W x + b.
@@ -672,7 +677,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """
         logits = self._logits(X)
         z = logits.astype(np.float64)
-        z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
+        with np.errstate(over="ignore"):  # logits that differ by more than float64's range
+            z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
         return z.astype(logits.dtype)
 
     def predict_log_proba(self, X):
@@ -688,8 +694,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """
         logits = self._logits(X)
         z = logits.astype(np.float64)
-        z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
-        return z.astype(logits.dtype)
+        with np.errstate(over="ignore"):
+            z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
+        return np.maximum(z, np.finfo(logits.dtype).min).astype(logits.dtype)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -719,6 +726,14 @@ def _check_weight(weight, n_samples, name):
         raise ValueError(f"{name} contains a negative weight, {weight.min()}: expected weights >= 0.")
     if not weight.any():
         raise ValueError(f"Every weight in {name} is zero: at least one must be > 0.")
+    return _check_sum(weight, name)
+
+
+def _check_sum(weight, name):
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"{name}: the sum of the weights is not finite. Divide them by {weight.max():g}.")
     return weight
 
 
@@ -729,7 +744,13 @@ def _check_finite(X, *, complete=False, evidence=None):
         return
     if complete and np.isfinite(evidence.mean).all() and np.isfinite(evidence.variance).all():
         return
-    assert_all_finite(values, estimator_name="SoftmaxRegressionClassifier", input_name="X")
+    with np.errstate(invalid="ignore"):  # scikit-learn adds up X, which may overflow to both sides
+        assert_all_finite(values, estimator_name="SoftmaxRegressionClassifier", input_name="X")
+    if evidence is not None and not np.isfinite(evidence.mean).all():
+        raise ValueError(
+            f"X is too large for lr='auto': a column's sum is beyond the range of {values.dtype}. "
+            f"Divide X by {abs(values).max():g}."
+        )
 
 
 def _as_csr(X):

@@ -166,7 +166,8 @@ class OpenMPBackend:
         total, square, low, high = total[:, : self.n_features]
         first = self.X[rows[0]].astype(np.float64)
         mean = total / sum_weight
-        return first + mean, square / sum_weight - mean**2, low, high
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
+            return first + mean, square / sum_weight - mean**2, low, high
 
     def start(self, coef, intercept, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         n_classes, n_features, dtype = self.n_classes, self.n_features, self.dtype

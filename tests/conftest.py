@@ -22,3 +22,8 @@ def mnist():
         parts.append(read_idx(MNIST / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 784))
         parts.append(read_idx(MNIST / f"{name}-labels-idx1-ubyte.gz", 8))
     return parts
+
+
+@pytest.fixture(params=["openmp"])
+def backend(request):
+    return request.param
