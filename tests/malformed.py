@@ -114,9 +114,12 @@ def dense(X):
     if ends[-1] > min(len(data), len(indices)) or not all(0 <= j < d for j in indices[: ends[-1]]):
         return None
     out = np.zeros((n, d))
-    for i in range(n):
-        for e in range(ends[i], ends[i + 1]):
-            out[i, indices[e]] += float(data[e])
+    try:
+        for i in range(n):
+            for e in range(ends[i], ends[i + 1]):
+                out[i, indices[e]] += float(data[e])
+    except (TypeError, ValueError):  # text or objects that are no numbers
+        return None
     return out
 
 
