@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import assert_all_finite, check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdl._backends import BACKENDS, get_backend
 from skdl._kernels import find_csr_defect
 from skdl._sgd import Coordinates, EpochHooks, Statistics, auto_epochs, auto_lr, log_loss_and_accuracy, train
+from skdl._version import __version__
 
 # Storage types that the kernels convert themselves; whatever is not among them becomes float64.
 DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
@@ -418,7 +419,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         hooks=None,
     ):
         """Train; return what the caller stores, and store nothing."""
-        n_features, n_logits = X.shape[1], 1 if len(classes) == 2 else len(classes)
+        n_features, n_logits = X.shape[1], _n_logits(classes)
         if weight is not None:
             weight = weight / weight[rows].mean()
         module, backend_class = get_backend(self.backend)
@@ -426,7 +427,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if self.lr == "auto":
             here = Statistics(float(len(rows)), *backend.column_statistics(rows))
             _check_finite(X, complete=len(rows) == len(y), evidence=here)
-            statistics = here if statistics is None else statistics.merged(here)
+            statistics = here if statistics is None else Statistics(*statistics).merged(here)
         else:
             _check_finite(X)
         coordinates = Coordinates(
@@ -446,6 +447,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             start = np.zeros((n_logits, n_features)), np.zeros(n_logits)
         if velocity is None:
             velocity = np.zeros((n_logits, n_features)), np.zeros(n_logits)
+        for parameters in (start, velocity):
+            _check_shapes(*parameters, n_logits, n_features)
         rng = None
         if self.shuffle:
             rng = np.random.default_rng([check_random_state(self.random_state).randint(2**31 - 1), epoch])
@@ -484,7 +487,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             "intercept_": intercept,
             "lr_": float(lr),
             "history": history,
-            "stream": (statistics, velocity),
+            "stream": (None if statistics is None else tuple(statistics), velocity),
         }
 
     def _adopt(self, solution, classes):
@@ -615,7 +618,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             raise ValueError(
                 f"warm_start=True needs the classes of the previous fit, {self.classes_}, but y has {classes}."
             )
-        if self.coef_.shape[1] != n_features:
+        if np.ndim(self.coef_) == 2 and self.coef_.shape[1] != n_features:
             raise ValueError(
                 f"warm_start=True needs the {self.coef_.shape[1]} features of the previous fit, but X has {n_features}."
             )
@@ -627,6 +630,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """Logits (n_samples, n_logits)."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
+        _check_shapes(self.coef_, self.intercept_, _n_logits(self.classes_), X.shape[1])
         module, _ = get_backend(self.backend)
         logits = module.decision_function(X, self.coef_, self.intercept_, n_jobs=self.n_jobs, device=self.device)
         if not np.isfinite(logits).all():
@@ -698,10 +702,42 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
         return np.maximum(z, np.finfo(logits.dtype).min).astype(logits.dtype)
 
+    # ---- persistence
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_skdl_version": __version__}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        version = state.pop("_skdl_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{__version__} of skdl",
+                    original_sklearn_version=f"{version} of skdl",
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _n_logits(classes):
+    return 1 if len(classes) == 2 else len(classes)
+
+
+def _check_shapes(coef, intercept, n_logits, n_features):
+    """The kernels trust these, but a model may come from a file, or its user may have set them."""
+    if np.shape(coef) != (n_logits, n_features) or np.shape(intercept) != (n_logits,):
+        raise ValueError(
+            f"coef_ has shape {np.shape(coef)} and intercept_ {np.shape(intercept)}: "
+            f"this model needs {(n_logits, n_features)} and {(n_logits,)}."
+        )
 
 
 def _encode(y, classes, name):
