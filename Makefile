@@ -33,13 +33,17 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 	$(PIP) install -q ruff cython-lint
 	@touch $@
 
-# Checks of the compiled code in a build of its own: docs/reliability.md. The same with "make asan TESTS=tests/test_kernels.py".
+# Checks of the compiled code in a build of its own: docs/reliability.md. A part of the tests: make asan TESTS=tests/test_kernels.py
 TESTS = tests --ignore=tests/test_packaging.py --ignore=tests/test_readme.py
 CASES = 1000000
 CHECKED = SKDL_PYTHON=$(CURDIR)/.venv/bin/python tools/checked.sh
 
 asan: .venv/installed-test
 	$(CHECKED) asan python -m pytest -q -p no:cacheprovider $(TESTS)
+
+# Time goes into the number of threads here, so only the tests of the kernels.
+tsan: .venv/installed-test
+	$(CHECKED) tsan python -m pytest -q -p no:cacheprovider tests/test_kernels.py
 
 bounds: .venv/installed-test
 	$(CHECKED) bounds python -m pytest -q -p no:cacheprovider $(TESTS)
@@ -50,4 +54,4 @@ fuzz: .venv/installed-test
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint asan bounds fuzz clean
+.PHONY: demo test lint asan tsan bounds fuzz clean

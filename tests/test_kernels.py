@@ -156,7 +156,7 @@ def test_epochs_equal_the_twin(instruction_set, n, d, n_logits, batch_size, csr,
 @pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(90, 100, 10, 64), (64, 40, 17, 64), (40, 20, 1, 33)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, momentum, dtype, csr):
+def test_blocks_chunks_and_threads(many_parts, instruction_set, n, d, n_logits, batch_size, momentum, dtype, csr):
     """The ways of large problems give the twin's result, and the same bits for any number of threads."""
     p = Problem(n, d, n_logits, csr=csr, storage=dtype)
     step_sizes = np.full(-(-n // batch_size), 0.3)

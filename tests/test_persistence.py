@@ -87,8 +87,8 @@ def by_skops(clf):
     ids=["pickle", "deepcopy", "copy", "skops"],
 )  # fmt: skip
 def test_this_version_does_not_warn(copied, labels, container):
-    clf = SoftmaxRegressionClassifier(max_iter=2, random_state=0)
-    for clf in (clf.fit(container(X), labels), clone(clf).partial_fit(container(X), labels, classes=np.unique(labels))):
+    new = SoftmaxRegressionClassifier(max_iter=2, random_state=0)
+    for clf in (clone(new).fit(container(X), labels), new.partial_fit(container(X), labels, classes=np.unique(labels))):
         other = copied(clf)
         assert_array_equal(other.predict_proba(X), clf.predict_proba(X))
         assert vars(other).keys() == vars(clf).keys()
