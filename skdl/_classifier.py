@@ -308,7 +308,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if self.early_stopping and validation is None:
                 rows, held_out = self._split(rows, y)
                 validation = (X, y[held_out], None if weight is None else weight[held_out], held_out)
-            n_epochs = auto_epochs(len(rows), self.batch_size) if self.max_iter == "auto" else self.max_iter
+            n_epochs = (
+                auto_epochs(len(rows), self._number("batch_size"))
+                if self.max_iter == "auto"
+                else self._number("max_iter")
+            )
             hooks = _CallbackHooks(
                 self, n_epochs, {"classes_": classes}, X=X, y=y_given, metadata={"sample_weight": sample_weight}
             )
@@ -319,7 +323,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if not history.converged:
                 warnings.warn(
                     f"The loss was still falling when the {n_epochs} epochs of max_iter ended: the model may be short of the "
-                    f"optimum. Try max_iter={auto_epochs(len(rows), self.batch_size)}, or leave max_iter='auto'.",
+                    f"optimum. Try max_iter={auto_epochs(len(rows), self._number('batch_size'))}, or leave max_iter='auto'.",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
@@ -423,7 +427,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if weight is not None:
             weight = weight / weight[rows].mean()
         module, backend_class = get_backend(self.backend)
-        backend = backend_class(X, y.astype(np.int32), weight, n_logits, n_jobs=self.n_jobs, device=self.device)
+        backend = backend_class(
+            X, y.astype(np.int32), weight, n_logits, n_jobs=self._number("n_jobs"), device=self.device
+        )
         if self.lr == "auto":
             here = Statistics(float(len(rows)), *backend.column_statistics(rows))
             _check_finite(X, complete=len(rows) == len(y), evidence=here)
@@ -437,10 +443,18 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             is_sparse=sparse.issparse(X),
             dtype=backend.dtype,
         )
-        batch_size = min(self.batch_size, len(rows))
+        batch_size = min(self._number("batch_size"), len(rows))
         if self.lr == "auto":
             batch_size = -(-len(rows) // -(-len(rows) // batch_size))  # even batches: a small last one is a noisy one
-            lr = auto_lr(X, rows, weight, coordinates, n_logits=n_logits, batch_size=batch_size, momentum=self.momentum)
+            lr = auto_lr(
+                X,
+                rows,
+                weight,
+                coordinates,
+                n_logits=n_logits,
+                batch_size=batch_size,
+                momentum=self._number("momentum"),
+            )
         else:
             lr = float(self.lr)
         if start is None:
@@ -456,7 +470,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         def validate(coef, intercept):
             X_val, y_val, weight_val, rows_val = validation
             logits = module.decision_function(
-                X_val, coef, intercept, rows=rows_val, n_jobs=self.n_jobs, device=self.device
+                X_val, coef, intercept, rows=rows_val, n_jobs=self._number("n_jobs"), device=self.device
             )
             return log_loss_and_accuracy(logits, y_val, weight_val)
 
@@ -470,13 +484,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             batch_size=batch_size,
             n_epochs=n_epochs,
             lr_schedule=lr_schedule or self.lr_schedule,
-            momentum=self.momentum,
-            alpha=self.alpha,
-            l1_ratio=self.l1_ratio,
+            momentum=self._number("momentum"),
+            alpha=self._number("alpha"),
+            l1_ratio=self._number("l1_ratio"),
             fit_intercept=self.fit_intercept,
             rng=rng,
-            tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
+            tol=self._number("tol"),
+            n_iter_no_change=self._number("n_iter_no_change"),
             early_stopping=self.early_stopping,
             validate=None if validation is None else validate,
             hooks=hooks,
@@ -517,6 +531,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             value = getattr(self, name)
             if not is_valid(value):
                 raise ValueError(f"{name}={value!r} is not valid: expected {expected}.")
+
+    def _number(self, name):
+        """A parameter as Python's int or float, or None: NumPy's small integers would overflow, and its float32 round."""
+        value = getattr(self, name)
+        return None if value is None else int(value) if isinstance(value, Integral) else float(value)
 
     def _validate(self, X, y="no_validation", *, reset):
         """X as the kernels read it: dense, C-ordered and aligned, or CSR that cannot lead them out of bounds; and y, if given.
@@ -602,7 +621,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     def _split(self, rows, y):
         """Rows to train on and rows held out, stratified unless there are too few rows for that."""
-        n_held_out = int(np.ceil(self.validation_fraction * len(rows)))
+        n_held_out = int(np.ceil(float(self.validation_fraction) * len(rows)))
         counts = np.unique(y[rows], return_counts=True)[1]
         stratifies = counts.min() >= 2 and len(counts) <= min(n_held_out, len(rows) - n_held_out)
         rows, held_out = train_test_split(
@@ -632,7 +651,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         X = self._validate(X, reset=False)
         _check_shapes(self.coef_, self.intercept_, _n_logits(self.classes_), X.shape[1])
         module, _ = get_backend(self.backend)
-        logits = module.decision_function(X, self.coef_, self.intercept_, n_jobs=self.n_jobs, device=self.device)
+        logits = module.decision_function(
+            X, self.coef_, self.intercept_, n_jobs=self._number("n_jobs"), device=self.device
+        )
         if not np.isfinite(logits).all():
             raise ValueError(f"X is too large for this model: a logit is beyond the range of {logits.dtype}.")
         return logits

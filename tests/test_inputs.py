@@ -574,3 +574,19 @@ def test_validation_data_in_any_form(name, tmp_path):
     X_val = DENSE[name][0](DIGITS, tmp_path)
     clf = make(**TEXTBOOK).fit(DIGITS.astype("f8"), LABELS, X_val=X_val, y_val=LABELS.tolist())
     assert clf.validation_loss_curve_[-1] == pytest.approx(log_loss(LABELS, clf.predict_proba(DIGITS)), rel=1e-5)
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+def test_numbers_of_numpy_are_numbers(container):
+    """int8 overflows at 128, and float32 rounds: what a grid of np.arange gives must not."""
+    X, params = container(DIGITS.astype("f8")), {"batch_size": 100, "max_iter": 3, "n_jobs": 2, "n_iter_no_change": 2}
+    params |= {"momentum": 0.5, "alpha": 0.25, "l1_ratio": 0.5, "validation_fraction": 0.25, "early_stopping": True}
+    narrow = {name: np.int8(x) if isinstance(x, int) else np.float16(x) for name, x in params.items()}
+    narrow["early_stopping"] = np.bool_(True)
+    plain, clf = make(**params).fit(X, LABELS), make(**narrow).fit(X, LABELS)
+    same_model(clf, plain)
+    assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
+    assert_array_equal(clf.partial_fit(X, LABELS).coef_, plain.partial_fit(X, LABELS).coef_)

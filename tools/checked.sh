@@ -26,8 +26,7 @@ asan)
     CC="gcc $checks" LDSHARED="gcc -shared $checks" "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
     LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
     export LD_PRELOAD
-    # Python frees little at its end; PYTHONMALLOC lets the sanitizer see each object's bounds.
-    export PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0:log_path=$copy/report
+    export ASAN_OPTIONS=detect_leaks=0:log_path=$copy/report
     export UBSAN_OPTIONS=print_stacktrace=1:log_path=$copy/report
     ;;
 tsan)
