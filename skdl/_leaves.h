@@ -8,11 +8,17 @@
 #ifndef SKDL_LEAVES_H
 #define SKDL_LEAVES_H
 
+#include <limits.h>
 #include <math.h>
 #include <sched.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -93,9 +99,31 @@ typedef struct {
     void (*statistics)(const skdl_task *, int64_t f, double *total);
 } skdl_leaves;
 
-/* All threads arrive before one leaves. It spins for some microseconds, which is what a phase of a batch takes, then yields:
- * where threads outnumber cores, the one that is waited for needs this core. */
-typedef struct { int arrived, round; } skdl_barrier;
+/* All threads arrive before one leaves. It spins for some microseconds, which is what a phase of a batch takes, then yields,
+ * then sleeps: where threads outnumber cores, the one that is waited for needs this core, and a yield alone need not give it. */
+typedef struct { int arrived, round, asleep; } skdl_barrier;
+
+static inline void skdl_sleep(skdl_barrier *b, int round)  /* until the round is another */
+{
+#if defined(__linux__)
+    __atomic_add_fetch(&b->asleep, 1, __ATOMIC_SEQ_CST);
+    syscall(SYS_futex, &b->round, FUTEX_WAIT_PRIVATE, round, NULL, NULL, 0);
+    __atomic_sub_fetch(&b->asleep, 1, __ATOMIC_SEQ_CST);
+#else
+    (void)b, (void)round;
+    sched_yield();
+#endif
+}
+
+static inline void skdl_wake(skdl_barrier *b)
+{
+#if defined(__linux__)
+    if (__atomic_load_n(&b->asleep, __ATOMIC_SEQ_CST))
+        syscall(SYS_futex, &b->round, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#else
+    (void)b;
+#endif
+}
 
 static inline void skdl_wait(skdl_barrier *b, int n_threads)
 {
@@ -103,11 +131,13 @@ static inline void skdl_wait(skdl_barrier *b, int n_threads)
     const int round = __atomic_load_n(&b->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == n_threads) {
         __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&b->round, round + 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&b->round, round + 1, __ATOMIC_SEQ_CST);  /* before `asleep` is read: no sleeper is missed */
+        skdl_wake(b);
         return;
     }
     for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        if (spins > 300) sched_yield();
+        if (spins > 310) skdl_sleep(b, round);
+        else if (spins > 300) sched_yield();
 #if defined(__x86_64__)
         else __builtin_ia32_pause();
 #endif
