@@ -159,7 +159,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         None for the CPU.
     n_jobs : int or None, default=None
         Number of threads; None for all that the process may use (OMP_NUM_THREADS, affinity and quota are respected),
-        negative numbers count from there. The result does not depend on it.
+        negative numbers count from there. There are never more than cores. The result does not depend on it.
     random_state : int, RandomState or None, default=None
         Seed of the order of the rows and of the validation split. One seed gives the same bits on one machine.
     verbose : int, default=0

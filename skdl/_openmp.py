@@ -30,20 +30,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def available_cores():
+    """Number of cores that affinity, cgroup quota and joblib's limits leave to the process."""
+    return joblib.cpu_count()
+
+
 def max_threads(n_jobs):
     """Number of threads that `n_jobs` stands for.
 
-    None means as many as the process may use: OMP_NUM_THREADS and the limits of threadpoolctl hold, and without
-    OMP_NUM_THREADS also affinity, cgroup quota and joblib's limits. A negative number counts from there, as in joblib.
+    None means as many as the process may use: OMP_NUM_THREADS and the limits of threadpoolctl hold. A negative number
+    counts from there, as in joblib. There are never more than cores: they would wait for each other at every minibatch.
     A forked child works on one thread, since OpenMP's threads do not survive a fork; results do not change with it.
     """
-    if _forked or not _kernels.OPENMP:
+    if _forked or not _kernels.OPENMP or n_jobs == 1:
         return 1
     if n_jobs is not None and n_jobs > 0:
-        return n_jobs
-    available = _kernels.max_threads()
-    if not os.environ.get("OMP_NUM_THREADS"):
-        available = min(available, joblib.cpu_count())
+        return min(n_jobs, available_cores())
+    available = min(_kernels.max_threads(), available_cores())
     return max(1, available + 1 + (-1 if n_jobs is None else n_jobs))
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from skdl import _openmp
+
 MNIST = Path(__file__).parent.parent / "benchmarks" / "data" / "mnist"
 
 
@@ -22,6 +24,12 @@ def mnist():
         parts.append(read_idx(MNIST / f"{name}-images-idx3-ubyte.gz", 16).reshape(-1, 784))
         parts.append(read_idx(MNIST / f"{name}-labels-idx1-ubyte.gz", 8))
     return parts
+
+
+@pytest.fixture(autouse=True)
+def more_threads_than_cores(monkeypatch):
+    """Tests that ask for threads get them, on any machine."""
+    monkeypatch.setattr(_openmp, "available_cores", lambda: 64)
 
 
 @pytest.fixture(params=["openmp"])

@@ -82,28 +82,45 @@ SETUP = """
 
 
 def test_more_threads_than_cores(alone):
-    """Eight threads that wait for each other on one core, and on as many as there are."""
+    """Where there were eight threads on one core, or on as many as there are: the barrier lets them take turns."""
     program = """
         import os
-        assert _openmp.max_threads(None) == 8 and _openmp.max_threads(-1) == 8 and _openmp.max_threads(-8) == 1
-        print(make().fit(X, Y).coef_.tobytes().hex())
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        print(make().fit(X, Y).coef_.tobytes().hex())
+        _openmp.available_cores = lambda: 8
+        assert _openmp.max_threads(None) == _openmp.max_threads(8) == 8
+        print(make(n_jobs=8).fit(X, Y).coef_.tobytes().hex())
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        print(make(n_jobs=8).fit(X, Y).coef_.tobytes().hex())
     """
-    if not hasattr(os, "sched_setaffinity"):
-        program = program.replace("os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})", "")
     lines = run(program, OMP_NUM_THREADS="8").splitlines()
     assert lines == 2 * [alone[0].tobytes().hex()]
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+def test_one_core_is_one_thread():
+    """As under taskset."""
+    program = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        assert [_openmp.max_threads(n) for n in (None, -1, -5, 1, 8)] == [1] * 5
+        before = len(os.listdir("/proc/self/task"))
+        make(n_jobs=8).fit(X, Y)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    assert run(program, OMP_NUM_THREADS="8", OPENBLAS_NUM_THREADS="1") == "0\n"
+
+
 def test_limits_of_threads(monkeypatch):
-    """OMP_NUM_THREADS and threadpoolctl hold; affinity, quotas and joblib's limits where OMP_NUM_THREADS says nothing."""
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    """OMP_NUM_THREADS and threadpoolctl hold, affinity, quotas and joblib's limits too."""
     monkeypatch.setattr(_kernels, "max_threads", lambda: 6)
-    monkeypatch.setattr(joblib, "cpu_count", lambda: 3)
-    assert [_openmp.max_threads(n) for n in (None, -1, -2, -3, -9, 1, 5)] == [3, 3, 2, 1, 1, 1, 5]
-    monkeypatch.setenv("OMP_NUM_THREADS", "6")
-    assert [_openmp.max_threads(n) for n in (None, -1, -2, 1)] == [6, 6, 5, 1]
+    for cores, expected in ((3, [3, 3, 2, 1, 1, 1, 3]), (64, [6, 6, 5, 4, 1, 1, 8])):
+        monkeypatch.setattr(_openmp, "available_cores", lambda cores=cores: cores)
+        assert [_openmp.max_threads(n) for n in (None, -1, -2, -3, -9, 1, 8)] == expected
+
+
+def test_cores_are_those_of_joblib():
+    """Which knows of affinity, cgroup quotas and LOKY_MAX_CPU_COUNT."""
+    assert run("print(_openmp.available_cores())", LOKY_MAX_CPU_COUNT="1") == "1\n"
 
 
 @pytest.mark.skipif(not _kernels.OPENMP, reason="built without OpenMP: nothing to limit")
