@@ -12,7 +12,7 @@ kind=$1
 shift
 
 copy=$(mktemp -d)
-trap 'cat "$copy"/report.* 2>/dev/null; rm -rf "$copy"' EXIT  # pytest would swallow the sanitizers' reports
+trap 'cat "$copy"/report.* 2>/dev/null || true; rm -rf "$copy"' EXIT  # pytest would swallow the sanitizers' reports
 cd "$root"
 cp -r setup.py pyproject.toml Makefile README.md CHANGELOG.md skdl tests tools "$copy"
 rm -f "$copy"/skdl/*.so "$copy"/skdl/_kernels.c
