@@ -178,6 +178,22 @@ def test_blocks_chunks_and_threads(many_parts, instruction_set, n, d, n_logits, 
             np.testing.assert_array_equal(a, first)
 
 
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n_logits", [1, 3, 17])
+def test_logits_of_all_sizes(instruction_set, n_logits, dtype, csr):
+    """Differences of thousands between the logits of a row, with the largest in any place: neither overflow nor garbage."""
+    p = Problem(60, 20, n_logits, storage=dtype, csr=csr)
+    p.W *= np.logspace(-1, 4, 20)
+    p.b[:] = p.b[::-1] * 1000
+    loss, W, b, _ = p.run_twin([0.5], 60)
+    got_loss, got_W, got_b, _ = p.run([0.5], 60)
+    rtol = 1e-10 if dtype == "float64" else 1e-5
+    assert got_loss == pytest.approx(loss, rel=rtol)
+    np.testing.assert_allclose(got_W, W, rtol=rtol, atol=1e-12 if dtype == "float64" else 1e-4)
+    np.testing.assert_allclose(got_b, b, rtol=rtol)
+
+
 @pytest.mark.parametrize("storage", NARROW)
 def test_storage_types(instruction_set, storage):
     """Narrow types give the bits of their float32 copy, and the twin's result to float32's rounding."""

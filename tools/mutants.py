@@ -2,7 +2,7 @@
 
 Each mutant is (name, file, old text, new text). It is made in a copy of the tree, built without optimisation where it is
 one of the kernels, and must be killed by a failing test. A text that is not found exactly once is an error: bring the mutant
-up to date. Two run at a time (WORKERS). Ends with the survivors, and with status 1 if there are any.
+up to date. Two run at a time (WORKERS). Ends with the survivors, and with status 1 if there are any. The tests must pass without a mutant first.
 """
 
 import os
@@ -266,6 +266,9 @@ def judge(mutant):
 def main(names):
     chosen = [mutant for mutant in MUTANTS if not names or mutant[0] in names]
     left = []
+    control = Folder().test(TESTS["loop"])
+    if control:
+        sys.exit(f"The tests fail without a mutant: {control}")
     with ThreadPoolExecutor(WORKERS) as pool:
         for name, verdict in pool.map(judge, chosen):
             print(f"{name}: {verdict}", flush=True)
