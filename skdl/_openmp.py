@@ -121,13 +121,15 @@ class OpenMPBackend:
         self.y = y
         self.weight = None if weight is None else weight.astype(self.dtype)
         self.X = X
-        values = X.data if self.is_sparse else X
+        values, indices = (X.data, X.indices) if self.is_sparse else (X, None)
+        if self.is_sparse and len(indices) == 0:  # the kernel takes the address of the first value
+            values, indices = np.zeros(1, values.dtype), np.zeros(1, indices.dtype)
         self._data = dict(
             X=_bytes(np.atleast_2d(values)),
-            indices=X.indices.view(np.uint8) if self.is_sparse else None,
+            indices=indices.view(np.uint8) if self.is_sparse else None,
             indptr=X.indptr.view(np.uint8) if self.is_sparse else None,
             storage=_kernels.STORAGE[values.dtype.name],
-            index64=self.is_sparse and X.indices.dtype == np.int64,
+            index64=self.is_sparse and indices.dtype == np.int64,
             n_features=self.n_features,
             y=y,
             weight=self.weight,

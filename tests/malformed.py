@@ -1,6 +1,6 @@
 """Malformed sparse X by the thousand: each is refused with a ValueError or TypeError, or is sound and computed right.
 
-    python tests/malformed.py 1000000 [seed]
+    python tests/malformed.py 1000000 [seed [first case]]
 
 A crash ends the process: run it under AddressSanitizer (`make fuzz`), where reading past an array's end is one too.
 """
@@ -89,7 +89,9 @@ def make(rng):
             i = rng.integers(2)
             new[i] = mutated(rng, new[i])
             new = tuple(new)
-        elif format_ == "lil" and isinstance(old, np.ndarray) and old.dtype.hasobject and rng.random() < 0.7:
+        elif (
+            format_ == "lil" and isinstance(old, np.ndarray) and old.dtype.hasobject and old.ndim and rng.random() < 0.7
+        ):
             new = old.copy()
             i = rng.integers(len(new)) if len(new) else None
             if i is not None and isinstance(new[i], list):
@@ -134,12 +136,12 @@ def models(d):
     return made
 
 
-def run(count, seed=0, report=None):
-    """Try `count` cases; return how many were refused and how many computed. Raises AssertionError at a wrong one."""
+def run(count, seed=0, report=None, first=0):
+    """Try the cases from `first` to `count`; return how many were refused and how many computed. Raises AssertionError at a wrong one."""
     fitted = {d: models(d) for d in range(2, 9)}
     refused = computed = 0
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
-        for case in range(count):
+        for case in range(first, count):
             if report and case % 10_000 == 0:
                 report(case, refused, computed)
             rng = np.random.default_rng([seed, case])
@@ -181,5 +183,5 @@ if __name__ == "__main__":
     def report(case, refused, computed):
         print(f"{case} cases: {refused} refused, {computed} computed", flush=True)
 
-    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    report(count, *run(count, seed, report))
+    count, seed, first = [*map(int, sys.argv[1:]), 0, 0][:3]
+    report(count, *run(count, seed, report, first))

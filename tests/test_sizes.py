@@ -55,6 +55,14 @@ def test_the_smallest_fit(n, container, backend):
     assert clf.n_iter_ > 2
 
 
+@pytest.mark.parametrize("lr", ["auto", 0.1])
+def test_csr_without_a_value(lr, backend):
+    X, y = sparse.csr_array((20, 3), dtype=np.float32), np.arange(20) % 4 == 0
+    clf = SoftmaxRegressionClassifier(lr=lr, backend=backend).fit(X, y)
+    assert (clf.coef_ == 0).all()
+    assert_allclose(clf.predict_proba(X)[:, 1], 0.25, atol=0.02)
+
+
 def test_a_hundred_thousand_classes(backend):
     X, y = RNG.normal(size=(40, 3)), RNG.integers(0, 100_000, 40)
     clf, W, b = one_epoch(X, y, 100_000, backend)

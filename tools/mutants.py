@@ -2,7 +2,8 @@
 
 Each mutant is (name, file, old text, new text). It is made in a copy of the tree, built without optimisation where it is
 one of the kernels, and must be killed by a failing test. A text that is not found exactly once is an error: bring the mutant
-up to date. Two run at a time (WORKERS). Ends with the survivors, and with status 1 if there are any. The tests must pass without a mutant first.
+up to date. The tests must pass without a mutant first. Two run at a time (WORKERS). Ends with the survivors, and with
+status 1 if there are any.
 """
 
 import os
@@ -221,7 +222,18 @@ class Folder:
 
     def test(self, names):
         """What the first failing test says, or None."""
-        command = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout=120", "--no-header", "--tb=no")
+        command = (
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "--timeout=120",
+            "--timeout-method=thread",
+            "--no-header",
+            "--tb=no",
+        )
         if names == ["tsan"]:
             arguments = ("tools/checked.sh", "tsan", "python", *command, "tests/test_kernels.py", "-k", "threads")
         else:
@@ -259,7 +271,6 @@ def judge(mutant):
     finally:
         target.write_text(source)
         if is_kernel:
-            os.utime(target, (0, 0))  # older than what is built from it
             folder.extension.write_bytes(folder.built)
 
 
