@@ -51,7 +51,13 @@ bounds: .venv/installed-test
 fuzz: .venv/installed-test
 	$(CHECKED) asan python tests/malformed.py $(CASES)
 
+mutants: .venv/installed-test
+	.venv/bin/python tools/mutants.py
+
+soak: .venv/installed-test
+	.venv/bin/python tools/soak.py
+
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint asan tsan bounds fuzz clean
+.PHONY: demo test lint asan tsan bounds fuzz mutants soak clean

@@ -137,7 +137,10 @@ def models(d):
 
 
 def run(count, seed=0, report=None, first=0):
-    """Try the cases from `first` to `count`; return how many were refused and how many computed. Raises AssertionError at a wrong one."""
+    """Try the cases from `first` to `count`; return how many were refused and how many computed.
+
+    Raises AssertionError at a case that is refused though sound, accepted though malformed, or computed wrong.
+    """
     fitted = {d: models(d) for d in range(2, 9)}
     refused = computed = 0
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):

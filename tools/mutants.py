@@ -107,8 +107,6 @@ MUTANTS = [
     ("barrier that wakes nobody", LEAVES, "        skdl_wake(b);\n", ""),
     ("every chunk is the last", KERNELS, "first, last = start == begin, start + n_rows == stop",
      "first, last = start == begin, True"),
-    ("record of CSR not cleared without momentum", KERNELS,
-     "memset(t.stamp + thread * t.n_features, 0, t.n_features * sizeof(int32_t))", "pass"),
     ("blocks of the last thread left out", KERNELS, "f1 = share(t.n_blocks, group + 1, n_groups)\n",
      "f1 = share(t.n_blocks, group + 1, n_groups + (n_groups > 2))\n"),
     ("CSR: a negative index passes", KERNELS, "if indices[i] < 0 or indices[i] >= n_features:",
