@@ -122,7 +122,7 @@ class OpenMPBackend:
         self.weight = None if weight is None else weight.astype(self.dtype)
         self.X = X
         values, indices = (X.data, X.indices) if self.is_sparse else (X, None)
-        if self.is_sparse and len(indices) == 0:  # the kernel takes the address of the first value
+        if self.is_sparse and X.indptr[-1] == 0:  # the kernel takes the address of the first value
             values, indices = np.zeros(1, values.dtype), np.zeros(1, indices.dtype)
         self._data = dict(
             X=_bytes(np.atleast_2d(values)),
