@@ -39,7 +39,31 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 	$(PIP) install -q ruff cython-lint
 	@touch $@
 
+# Checks of the compiled code in a build of its own: docs/reliability.md. A part of the tests: make asan TESTS=tests/test_kernels.py
+TESTS = tests --ignore=tests/test_packaging.py --ignore=tests/test_readme.py
+CASES = 1000000
+CHECKED = SKDL_PYTHON=$(CURDIR)/.venv/bin/python tools/checked.sh
+
+asan: .venv/installed-test
+	$(CHECKED) asan python -m pytest -q -p no:cacheprovider $(TESTS)
+
+# Time goes into the number of threads here, so only the tests of the kernels.
+tsan: .venv/installed-test
+	$(CHECKED) tsan python -m pytest -q -p no:cacheprovider tests/test_kernels.py
+
+bounds: .venv/installed-test
+	$(CHECKED) bounds python -m pytest -q -p no:cacheprovider $(TESTS)
+
+fuzz: .venv/installed-test
+	$(CHECKED) asan python tests/malformed.py $(CASES)
+
+mutants: .venv/installed-test
+	.venv/bin/python tools/mutants.py
+
+soak: .venv/installed-test
+	.venv/bin/python tools/soak.py
+
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint clean opencl-driver
+.PHONY: demo test lint asan tsan bounds fuzz mutants soak clean opencl-driver

@@ -9,7 +9,7 @@ from scipy import sparse
 from scipy.special import expit, log_expit, log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import assert_all_finite, check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from skdl._backends import BACKENDS, get_backend
 from skdl._kernels import find_csr_defect
 from skdl._sgd import Coordinates, EpochHooks, Statistics, auto_epochs, auto_lr, log_loss_and_accuracy, train
+from skdl._version import __version__
 
 # Storage types that the kernels convert themselves; whatever is not among them becomes float64.
 DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
@@ -160,7 +161,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         for what the environment variable PYOPENCL_CTX says, or else the first that works, GPUs first.
     n_jobs : int or None, default=None
         Number of threads of the backend "openmp"; None for all that the process may use (OMP_NUM_THREADS, affinity and
-        quota are respected), negative numbers count from there. The result does not depend on it.
+        quota are respected), negative numbers count from there. There are never more than cores. The result does not
+        depend on it.
     random_state : int, RandomState or None, default=None
         Seed of the order of the rows and of the validation split. One seed gives the same bits on one device.
     verbose : int, default=0
@@ -309,7 +311,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if self.early_stopping and validation is None:
                 rows, held_out = self._split(rows, y)
                 validation = (X, y[held_out], None if weight is None else weight[held_out], held_out)
-            n_epochs = auto_epochs(len(rows), self.batch_size) if self.max_iter == "auto" else self.max_iter
+            n_epochs = (
+                auto_epochs(len(rows), self._number("batch_size"))
+                if self.max_iter == "auto"
+                else self._number("max_iter")
+            )
             hooks = _CallbackHooks(
                 self, n_epochs, {"classes_": classes}, X=X, y=y_given, metadata={"sample_weight": sample_weight}
             )
@@ -320,7 +326,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if not history.converged:
                 warnings.warn(
                     f"The loss was still falling when the {n_epochs} epochs of max_iter ended: the model may be short of the "
-                    f"optimum. Try max_iter={auto_epochs(len(rows), self.batch_size)}, or leave max_iter='auto'.",
+                    f"optimum. Try max_iter={auto_epochs(len(rows), self._number('batch_size'))}, or leave max_iter='auto'.",
                     ConvergenceWarning,
                     stacklevel=3,
                 )
@@ -420,15 +426,17 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         hooks=None,
     ):
         """Train; return what the caller stores, and store nothing."""
-        n_features, n_logits = X.shape[1], 1 if len(classes) == 2 else len(classes)
+        n_features, n_logits = X.shape[1], _n_logits(classes)
         if weight is not None:
             weight = weight / weight[rows].mean()
         module, backend_class = get_backend(self.backend)
-        backend = backend_class(X, y.astype(np.int32), weight, n_logits, n_jobs=self.n_jobs, device=self.device)
+        backend = backend_class(
+            X, y.astype(np.int32), weight, n_logits, n_jobs=self._number("n_jobs"), device=self.device
+        )
         if self.lr == "auto":
             here = Statistics(float(len(rows)), *backend.column_statistics(rows))
             _check_finite(X, complete=len(rows) == len(y), evidence=here)
-            statistics = here if statistics is None else statistics.merged(here)
+            statistics = here if statistics is None else Statistics(*statistics).merged(here)
         else:
             _check_finite(X)
         coordinates = Coordinates(
@@ -438,16 +446,26 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             is_sparse=sparse.issparse(X),
             dtype=backend.dtype,
         )
-        batch_size = min(self.batch_size, len(rows))
+        batch_size = min(self._number("batch_size"), len(rows))
         if self.lr == "auto":
             batch_size = -(-len(rows) // -(-len(rows) // batch_size))  # even batches: a small last one is a noisy one
-            lr = auto_lr(X, rows, weight, coordinates, n_logits=n_logits, batch_size=batch_size, momentum=self.momentum)
+            lr = auto_lr(
+                X,
+                rows,
+                weight,
+                coordinates,
+                n_logits=n_logits,
+                batch_size=batch_size,
+                momentum=self._number("momentum"),
+            )
         else:
             lr = float(self.lr)
         if start is None:
             start = np.zeros((n_logits, n_features)), np.zeros(n_logits)
         if velocity is None:
             velocity = np.zeros((n_logits, n_features)), np.zeros(n_logits)
+        for parameters in (start, velocity):
+            _check_shapes(*parameters, n_logits, n_features)
         rng = None
         if self.shuffle:
             rng = np.random.default_rng([check_random_state(self.random_state).randint(2**31 - 1), epoch])
@@ -455,7 +473,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         def validate(coef, intercept):
             X_val, y_val, weight_val, rows_val = validation
             logits = module.decision_function(
-                X_val, coef, intercept, rows=rows_val, n_jobs=self.n_jobs, device=self.device
+                X_val, coef, intercept, rows=rows_val, n_jobs=self._number("n_jobs"), device=self.device
             )
             return log_loss_and_accuracy(logits, y_val, weight_val)
 
@@ -469,13 +487,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             batch_size=batch_size,
             n_epochs=n_epochs,
             lr_schedule=lr_schedule or self.lr_schedule,
-            momentum=self.momentum,
-            alpha=self.alpha,
-            l1_ratio=self.l1_ratio,
+            momentum=self._number("momentum"),
+            alpha=self._number("alpha"),
+            l1_ratio=self._number("l1_ratio"),
             fit_intercept=self.fit_intercept,
             rng=rng,
-            tol=self.tol,
-            n_iter_no_change=self.n_iter_no_change,
+            tol=self._number("tol"),
+            n_iter_no_change=self._number("n_iter_no_change"),
             early_stopping=self.early_stopping,
             validate=None if validation is None else validate,
             hooks=hooks,
@@ -486,7 +504,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             "intercept_": intercept,
             "lr_": float(lr),
             "history": history,
-            "stream": (statistics, velocity),
+            "stream": (None if statistics is None else tuple(statistics), velocity),
         }
 
     def _adopt(self, solution, classes):
@@ -517,6 +535,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if not is_valid(value):
                 raise ValueError(f"{name}={value!r} is not valid: expected {expected}.")
 
+    def _number(self, name):
+        """A parameter as Python's int or float, or None: NumPy's small integers would overflow, and its float32 round."""
+        value = getattr(self, name)
+        return None if value is None else int(value) if isinstance(value, Integral) else float(value)
+
     def _validate(self, X, y="no_validation", *, reset):
         """X as the kernels read it: dense, C-ordered and aligned, or CSR that cannot lead them out of bounds; and y, if given.
 
@@ -526,6 +549,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         if not trains and not reset and self._is_ready(X):
             _check_finite(X)
             return X
+        if sparse.issparse(X):
+            X = _as_csr(X)
         data = validate_data(
             self,
             X,
@@ -539,7 +564,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         X, y = data if trains else (data, None)
         if trains:
             check_classification_targets(y)
-        X = _checked_csr(X) if sparse.issparse(X) else np.require(X, requirements="CA")
+        if not sparse.issparse(X):
+            X = np.require(X, requirements="CA")
         return (X, y) if trains else X
 
     def _is_ready(self, X):
@@ -566,7 +592,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             else:
                 totals = seen + np.bincount(y, weights=weight, minlength=len(classes))
                 of_class = np.divide(1.0, totals, out=np.zeros(len(classes)), where=totals > 0)
-            weight = of_class[y] if weight is None else weight * of_class[y]
+            with np.errstate(over="ignore"):
+                weight = of_class[y] if weight is None else weight * of_class[y]
+            _check_sum(weight, "class_weight times sample_weight")
         if weight is None or (weight[0] > 0 and (weight == weight[0]).all()):
             return None
         if not weight.any():
@@ -611,7 +639,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     def _split(self, rows, y):
         """Rows to train on and rows held out, stratified unless there are too few rows for that."""
-        n_held_out = int(np.ceil(self.validation_fraction * len(rows)))
+        n_held_out = int(np.ceil(float(self.validation_fraction) * len(rows)))
         counts = np.unique(y[rows], return_counts=True)[1]
         stratifies = counts.min() >= 2 and len(counts) <= min(n_held_out, len(rows) - n_held_out)
         rows, held_out = train_test_split(
@@ -627,7 +655,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             raise ValueError(
                 f"warm_start=True needs the classes of the previous fit, {self.classes_}, but y has {classes}."
             )
-        if self.coef_.shape[1] != n_features:
+        if np.ndim(self.coef_) == 2 and self.coef_.shape[1] != n_features:
             raise ValueError(
                 f"warm_start=True needs the {self.coef_.shape[1]} features of the previous fit, but X has {n_features}."
             )
@@ -639,8 +667,14 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """Logits (n_samples, n_logits)."""
         check_is_fitted(self)
         X = self._validate(X, reset=False)
+        _check_shapes(self.coef_, self.intercept_, _n_logits(self.classes_), X.shape[1])
         module, _ = get_backend(self.backend)
-        return module.decision_function(X, self.coef_, self.intercept_, n_jobs=self.n_jobs, device=self.device)
+        logits = module.decision_function(
+            X, self.coef_, self.intercept_, n_jobs=self._number("n_jobs"), device=self.device
+        )
+        if not np.isfinite(logits).all():
+            raise ValueError(f"X is too large for this model: a logit is beyond the range of {logits.dtype}.")
+        return logits
 
     def decision_function(self, X):
         """Logits W x + b.
@@ -686,7 +720,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """
         logits = self._logits(X)
         z = logits.astype(np.float64)
-        z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
+        with np.errstate(over="ignore"):  # logits that differ by more than float64's range
+            z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
         return z.astype(logits.dtype)
 
     def predict_log_proba(self, X):
@@ -702,13 +737,46 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         """
         logits = self._logits(X)
         z = logits.astype(np.float64)
-        z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
-        return z.astype(logits.dtype)
+        with np.errstate(over="ignore"):
+            z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
+        return np.maximum(z, np.finfo(logits.dtype).min).astype(logits.dtype)
+
+    # ---- persistence
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_skdl_version": __version__}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        version = state.pop("_skdl_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{__version__} of skdl",
+                    original_sklearn_version=f"{version} of skdl",
+                ),
+                stacklevel=2,
+            )
+        super().__setstate__(state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
+
+
+def _n_logits(classes):
+    return 1 if len(classes) == 2 else len(classes)
+
+
+def _check_shapes(coef, intercept, n_logits, n_features):
+    """The kernels trust these, but a model may come from a file, or its user may have set them."""
+    if np.shape(coef) != (n_logits, n_features) or np.shape(intercept) != (n_logits,):
+        raise ValueError(
+            f"coef_ has shape {np.shape(coef)} and intercept_ {np.shape(intercept)}: "
+            f"this model needs {(n_logits, n_features)} and {(n_logits,)}."
+        )
 
 
 def _encode(y, classes, name):
@@ -733,6 +801,14 @@ def _check_weight(weight, n_samples, name):
         raise ValueError(f"{name} contains a negative weight, {weight.min()}: expected weights >= 0.")
     if not weight.any():
         raise ValueError(f"Every weight in {name} is zero: at least one must be > 0.")
+    return _check_sum(weight, name)
+
+
+def _check_sum(weight, name):
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"{name}: the sum of the weights is not finite. Divide them by {weight.max():g}.")
     return weight
 
 
@@ -743,36 +819,73 @@ def _check_finite(X, *, complete=False, evidence=None):
         return
     if complete and np.isfinite(evidence.mean).all() and np.isfinite(evidence.variance).all():
         return
-    # In parts, so that Ctrl-C need not wait for the last.
-    step = max(1, (1 << 26) // max(1, values[:1].nbytes))
-    for i in range(0, len(values), step):
-        assert_all_finite(values[i : i + step], estimator_name="SoftmaxRegressionClassifier", input_name="X")
-
-
-def _checked_csr(X):
-    """CSR with one type of index, once no index can lead out of bounds (scipy does not check)."""
-    prefix = "X is not a valid CSR array: "
-    if len(X.indptr) != X.shape[0] + 1:
+    with np.errstate(invalid="ignore"):  # scikit-learn adds up X, which may overflow to both sides
+        step = max(1, (1 << 26) // max(1, values[:1].nbytes))  # in parts, so that Ctrl-C need not wait for the last
+        for i in range(0, len(values), step):
+            assert_all_finite(values[i : i + step], estimator_name="SoftmaxRegressionClassifier", input_name="X")
+    if evidence is not None and not np.isfinite(evidence.mean).all():
         raise ValueError(
-            f"{prefix}indptr has {len(X.indptr)} entries for {X.shape[0]} rows: expected {X.shape[0] + 1}."
+            f"X is too large for lr='auto': a column's sum is beyond the range of {values.dtype}. "
+            f"Divide X by {abs(values).max():g}."
         )
-    if X.indices.dtype != X.indptr.dtype or X.indices.dtype not in (np.int32, np.int64):
-        if X.indices.dtype.kind not in "iu" or X.indptr.dtype.kind not in "iu":
-            raise ValueError(
-                f"{prefix}indices and indptr must be integers, but they are {X.indices.dtype} and {X.indptr.dtype}."
-            )
-        X = type(X)((X.data, X.indices.astype(np.int64), X.indptr.astype(np.int64)), shape=X.shape)
-    defect = find_csr_defect(X.indices, X.indptr, min(len(X.data), len(X.indices)), X.shape[1])
+
+
+def _as_csr(X):
+    """X as CSR that leads neither scipy nor a kernel out of bounds, or ValueError.
+
+    scipy checks the parts of an array when it is constructed, if at all, and not all of them; its conversions then follow a
+    wrong index to where it leads.
+    """
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got a sparse array of shape {X.shape} instead.")
+    try:
+        if X.format == "csr":
+            return _checked_compressed(X, X.shape)
+        if X.format == "csc":
+            X = _checked_compressed(X, X.shape[::-1])
+        elif X.format == "bsr":
+            rows, columns = X.data.shape[1:]
+            if X.shape[0] % rows or X.shape[1] % columns:
+                raise ValueError(f"blocks of shape {X.data.shape[1:]} do not fill {X.shape}")
+            X = _checked_compressed(X, (X.shape[0] // rows, X.shape[1] // columns))
+        elif X.format == "coo":
+            X = type(X)((X.data, X.coords), shape=X.shape)  # this constructor does check
+        elif X.format == "dia":
+            X = type(X)((X.data, X.offsets), shape=X.shape)  # and this
+        elif X.format == "lil":
+            lengths = [[len(row) for row in part] for part in (X.rows, X.data)]
+            if lengths[0] != lengths[1] or len(lengths[0]) != X.shape[0]:
+                raise ValueError(f"rows and data are not {X.shape[0]} pairs of lists of one length")
+        return _checked_compressed(X.tocsr(), X.shape)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"X is not a valid {X.format.upper()} array: {error}.") from error
+
+
+def _checked_compressed(X, shape):
+    """X, compressed by rows of `shape`, with one type of index, once no index can lead out of bounds."""
+    for name, ndim in (("data", 3 if X.format == "bsr" else 1), ("indices", 1), ("indptr", 1)):
+        part = getattr(X, name)
+        if not isinstance(part, np.ndarray) or part.ndim != ndim:
+            raise ValueError(f"{name} must be a {ndim}-D array")
+    data, indices, indptr = X.data, X.indices, X.indptr
+    if len(indptr) != shape[0] + 1:
+        raise ValueError(f"indptr has {len(indptr)} entries: expected {shape[0] + 1}")
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise ValueError(f"indices and indptr must be integers, but they are {indices.dtype} and {indptr.dtype}")
+    index = indices.dtype if indices.dtype == indptr.dtype and indices.dtype in (np.int32, np.int64) else np.int64
+    indices, indptr = (np.require(part, index, requirements="CA") for part in (indices, indptr))
+    defect = find_csr_defect(indices, indptr, min(len(data), len(indices)), shape[1])
     if defect is not None:
         what, where = defect
         raise ValueError(
-            prefix
-            + {
+            {
                 1: "indptr must begin with 0",
                 2: f"indptr decreases after position {where}",
                 3: f"indptr at position {where + 1} is larger than the number of stored values",
-                4: f"the column index at position {where} is not in 0..{X.shape[1] - 1}",
+                4: f"the index at position {where} is not in 0..{shape[1] - 1}",
             }[what]
-            + "."
         )
-    return X
+    data = np.require(data, requirements="CA")
+    if data is X.data and indices is X.indices and indptr is X.indptr:
+        return X
+    return type(X)((data, indices, indptr), shape=X.shape)

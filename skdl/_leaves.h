@@ -8,10 +8,16 @@
 #ifndef SKDL_LEAVES_H
 #define SKDL_LEAVES_H
 
+#include <limits.h>
 #include <sched.h>
 #include <stdint.h>
 #include <string.h>
 #include <time.h>
+#if defined(__linux__)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -91,10 +97,33 @@ typedef struct {
     void (*statistics)(const skdl_task *, int64_t start, int64_t f, double *total);
 } skdl_leaves;
 
-/* All threads arrive before one leaves. A wait spins for some microseconds, which is what a phase of a batch takes, then yields:
- * where threads outnumber cores, the one that is waited for needs this core. `stop` asks everybody to end the work; whether it
- * had come before the last one arrived is what a wait returns, so all threads get the same answer. */
-typedef struct { int arrived, round, stop, stopping; } skdl_barrier;
+/* All threads arrive before one leaves. A wait spins for some microseconds, which is what a phase of a batch takes, then yields,
+ * then sleeps: where threads outnumber cores, the one that is waited for needs this core, and a yield alone need not give it.
+ * `stop` asks everybody to end the work; whether it had come before the last one arrived is what a wait returns, so all
+ * threads get the same answer. */
+typedef struct { int arrived, round, asleep, stop, stopping; } skdl_barrier;
+
+static inline void skdl_sleep(skdl_barrier *b, int round)  /* until the round is another */
+{
+#if defined(__linux__)
+    __atomic_add_fetch(&b->asleep, 1, __ATOMIC_SEQ_CST);
+    syscall(SYS_futex, &b->round, FUTEX_WAIT_PRIVATE, round, NULL, NULL, 0);
+    __atomic_sub_fetch(&b->asleep, 1, __ATOMIC_SEQ_CST);
+#else
+    (void)b, (void)round;
+    sched_yield();
+#endif
+}
+
+static inline void skdl_wake(skdl_barrier *b)
+{
+#if defined(__linux__)
+    if (__atomic_load_n(&b->asleep, __ATOMIC_SEQ_CST))
+        syscall(SYS_futex, &b->round, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#else
+    (void)b;
+#endif
+}
 
 static inline void skdl_stop(skdl_barrier *b) { __atomic_store_n(&b->stop, 1, __ATOMIC_RELAXED); }
 static inline int skdl_stopped(const skdl_barrier *b) { return __atomic_load_n(&b->stop, __ATOMIC_RELAXED); }
@@ -106,11 +135,13 @@ static inline int skdl_wait(skdl_barrier *b, int n_threads)
     if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == n_threads) {
         b->stopping = skdl_stopped(b);
         __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&b->round, round + 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&b->round, round + 1, __ATOMIC_SEQ_CST);  /* before `asleep` is read: no sleeper is missed */
+        skdl_wake(b);
         return b->stopping;
     }
     for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        if (spins > 300) sched_yield();
+        if (spins > 310) skdl_sleep(b, round);
+        else if (spins > 300) sched_yield();
 #if defined(__x86_64__)
         else __builtin_ia32_pause();
 #endif

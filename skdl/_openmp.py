@@ -35,20 +35,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def available_cores():
+    """Number of cores that affinity, cgroup quota and joblib's limits leave to the process."""
+    return joblib.cpu_count()
+
+
 def max_threads(n_jobs):
     """Number of threads that `n_jobs` stands for.
 
-    None means as many as the process may use: OMP_NUM_THREADS and the limits of threadpoolctl hold, and without
-    OMP_NUM_THREADS also affinity, cgroup quota and joblib's limits. A negative number counts from there, as in joblib.
+    None means as many as the process may use: OMP_NUM_THREADS and the limits of threadpoolctl hold. A negative number
+    counts from there, as in joblib. There are never more than cores: they would wait for each other at every minibatch.
     A forked child works on one thread, since OpenMP's threads do not survive a fork; results do not change with it.
     """
-    if _forked or not _kernels.OPENMP:
+    if _forked or not _kernels.OPENMP or n_jobs == 1:
         return 1
     if n_jobs is not None and n_jobs > 0:
-        return n_jobs
-    available = _kernels.max_threads()
-    if not os.environ.get("OMP_NUM_THREADS"):
-        available = min(available, joblib.cpu_count())
+        return min(n_jobs, available_cores())
+    available = min(_kernels.max_threads(), available_cores())
     return max(1, available + 1 + (-1 if n_jobs is None else n_jobs))
 
 
@@ -140,13 +143,15 @@ class OpenMPBackend:
         self.y = y
         self.weight = None if weight is None else weight.astype(self.dtype)
         self.X = X
-        values = X.data if self.is_sparse else X
+        values, indices = (X.data, X.indices) if self.is_sparse else (X, None)
+        if self.is_sparse and X.indptr[-1] == 0:  # the kernel takes the address of the first value
+            values, indices = np.zeros(1, values.dtype), np.zeros(1, indices.dtype)
         self._data = dict(
             X=_bytes(np.atleast_2d(values)),
-            indices=X.indices.view(np.uint8) if self.is_sparse else None,
+            indices=indices.view(np.uint8) if self.is_sparse else None,
             indptr=X.indptr.view(np.uint8) if self.is_sparse else None,
             storage=_kernels.STORAGE[values.dtype.name],
-            index64=self.is_sparse and X.indices.dtype == np.int64,
+            index64=self.is_sparse and indices.dtype == np.int64,
             n_features=self.n_features,
             y=y,
             weight=self.weight,
@@ -188,7 +193,8 @@ class OpenMPBackend:
         total, square, low, high = total[:, : self.n_features]
         first = self.X[rows[0]].astype(np.float64)
         mean = total / sum_weight
-        return first + mean, square / sum_weight - mean**2, low, high
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
+            return first + mean, square / sum_weight - mean**2, low, high
 
     def start(self, coef, intercept, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         n_classes, n_features, dtype = self.n_classes, self.n_features, self.dtype

@@ -78,11 +78,12 @@ class Coordinates:
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             reach = np.maximum(high - self.mean, self.mean - low)
             spread = np.sqrt(variance + (mean - self.mean) ** 2)
-            spread = np.where(np.isfinite(spread), spread, reach)  # the squares may be beyond the range of the type
+            squares_fit = np.isfinite(spread) & (reach**2 >= np.finfo(dtype).tiny)  # into the range of the type
+            spread = np.where(squares_fit, spread, reach)
             scale = (1 / (reach if is_sparse else np.sqrt(reach) * np.sqrt(spread))).astype(dtype)
             usable &= np.isfinite(scale) & (scale > 0)
         self.scale[usable] = scale[usable]
-        self.mean_squared_norm = ((spread * self.scale)[usable] ** 2).sum()
+        self.mean_squared_norm = ((spread[usable] * self.scale[usable]) ** 2).sum()
 
     def apply(self, X):
         """u of some rows, as a new array."""
@@ -262,8 +263,10 @@ def train(
     history = History()
     dtype = backend.dtype
     # In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|.
-    l2 = alpha / (1 - momentum) * (1 - l1_ratio) * coordinates.scale**2
-    l1 = alpha / (1 - momentum) * l1_ratio * coordinates.scale
+    # Where that is beyond the range of dtype, it holds W' at 0 all the same; where alpha is 0, neither is used.
+    with np.errstate(over="ignore", invalid="ignore"):
+        l2 = np.minimum(alpha / (1 - momentum) * (1 - l1_ratio) * coordinates.scale**2, np.finfo(dtype).max)
+        l1 = np.minimum(alpha / (1 - momentum) * l1_ratio * coordinates.scale, np.finfo(dtype).max)
     coef, intercept, velocity = coordinates.enter(coef, intercept, velocity)
     backend.start(
         coef,

@@ -3,7 +3,7 @@
 import pytest
 from _data import images
 
-from skdl import SoftmaxRegressionClassifier
+from skdl import SoftmaxRegressionClassifier, _openmp
 
 
 @pytest.fixture(scope="session")
@@ -11,6 +11,12 @@ def mnist():
     """X_train (60000, 784) uint8, y_train, X_test (10000, 784), y_test."""
     X, X_test, y, y_test = images("mnist", "raw")
     return X, y, X_test, y_test
+
+
+@pytest.fixture(autouse=True)
+def more_threads_than_cores(monkeypatch):
+    """Tests that ask for threads get them, on any machine."""
+    monkeypatch.setattr(_openmp, "available_cores", lambda: 64)
 
 
 @pytest.fixture(params=["openmp", "opencl"])

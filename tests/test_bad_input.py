@@ -148,6 +148,8 @@ row("no columns of CSR", "0 feature", methods=ALL, X=sparse.csr_array((N, 0)))
 row("1-D", "2D", "1D", methods=ALL, X=X[:, 0])
 row("3-D", "dim 3|3", methods=ALL, X=X[:, :, np.newaxis])
 row("complex", "[Cc]omplex", methods=ALL, X=X * 1j)
+row("sparse 1-D", "2D", rf"\({N},\)", methods=ALL, X=sparse.coo_array(X[:, 0]))
+row("sparse 3-D", "2D", rf"\({N}, 2, 2\)", methods=ALL, X=sparse.coo_array(X.reshape(N, 2, 2)))
 row("text", "could not convert|numeric", methods=ALL, X=np.full((N, D), "a"))
 row("fewer labels than rows", "inconsistent", str(N), str(N - 1), methods=FITS, y=Y[:-1])
 row("y is None", r"\by\b", "None", y=None)
@@ -285,6 +287,51 @@ MALFORMED = {
     "whole numbers, indices too large": broken(data=lambda d: d.astype("u1"), indices=put((7, 2**30))),
     "whole numbers in floats": broken(indices=lambda i: i.astype("f8"), indptr=lambda p: p.astype("f8")),
 }
+
+
+def broken_as(format_, **parts):
+    """The same in another format: scipy's conversion to CSR follows these out of bounds."""
+
+    def make():
+        bad = sparse.coo_array(X).asformat(format_)
+        for part, change in parts.items():
+            setattr(bad, part, change(getattr(bad, part)))
+        return bad
+
+    return make
+
+
+def longer_data(rows):
+    rows = rows.copy()
+    rows[3] = [*rows[3], *[1.0] * 10_000]
+    return rows
+
+
+MALFORMED |= {
+    "CSR data of two dimensions": broken(data=lambda d: d[:, np.newaxis]),
+    "CSR data a list": broken(data=lambda d: d.tolist()),
+    "CSC index too large": broken_as("csc", indices=put((3, 10**8))),
+    "CSC index negative": broken_as("csc", indices=put((3, -(10**8)))),
+    "CSC indptr past the data": broken_as("csc", indptr=put((2, 10**8))),
+    "CSC data short": broken_as("csc", data=lambda d: d[:2]),
+    "CSC indices int64, indptr int32": broken_as("csc", indices=wide(put((3, 2**40)))),
+    "BSR indptr past the data": broken_as("bsr", indptr=put((2, 10**8))),
+    "BSR indptr negative": broken_as("bsr", indptr=put((2, -(10**8)))),
+    "BSR data short": broken_as("bsr", data=lambda d: d[:2]),
+    "BSR blocks too large": broken_as("bsr", data=lambda d: np.zeros((len(d), 7, 3))),
+    "BSR blocks empty": broken_as("bsr", data=lambda d: np.zeros((len(d), 0, 1))),
+    "COO row too large": broken_as("coo", coords=lambda c: (put((3, 10**8))(c[0]), c[1])),
+    "COO row negative": broken_as("coo", coords=lambda c: (put((3, -(10**8)))(c[0]), c[1])),
+    "COO row not whole": broken_as("coo", coords=lambda c: (1e7 * c[0], c[1])),
+    "COO column too large": broken_as("coo", coords=lambda c: (c[0], put((3, D))(c[1]))),
+    "LIL data longer than rows": broken_as("lil", data=longer_data),
+    "LIL rows and data short": broken_as("lil", rows=lambda r: r[:3], data=lambda d: d[:3]),
+    "LIL rows of no list": broken_as("lil", rows=put((3, None))),
+    "LIL column beyond int64": broken_as("lil", rows=lambda r: np.array([[2**70] * len(x) for x in r], dtype=object)),
+    "DIA offsets missing": broken_as("dia", offsets=lambda o: o[:1]),
+    "DIA data of one dimension": broken_as("dia", data=lambda d: d[0]),
+}
+STRUCTURE += "|valid (CSC|BSR|COO|LIL|DIA)"
 for name, make in MALFORMED.items():
     for lr in ("auto", 0.01):
         row(f"{name} lr={lr}", STRUCTURE, methods=FITS, params={"lr": lr}, X=make)

@@ -210,6 +210,19 @@ def read_only(X):
     return X
 
 
+def strided_parts(X):
+    X = sparse.csr_array(X.astype("f8"))
+    parts = (np.repeat(part, 2)[::2] for part in (X.data, X.indices, X.indptr))
+    return sparse.csr_array(tuple(parts), shape=X.shape)
+
+
+def unaligned_parts(X):
+    X = sparse.csr_array(X.astype("f8"))
+    for name in ("data", "indices", "indptr"):
+        setattr(X, name, unaligned(getattr(X, name).dtype)(getattr(X, name), None))
+    return X
+
+
 SPARSE = {
     "array int32": csr(),
     "array int64": csr(index="i8"),
@@ -221,17 +234,24 @@ SPARSE = {
     "bool": lambda X: csr(dtype="?")(X > 7),
     "csc": csr(sparse.csc_array),
     "coo": lambda X: sparse.coo_array(X.astype("f8")),
+    "coo with duplicates": lambda X: duplicates(X).tocoo(),
+    "bsr": lambda X: sparse.bsr_array(X.astype("f8"), blocksize=(8, 4)),
+    "dia": lambda X: sparse.coo_array(X.astype("f8")).asformat("dia"),
+    "dok": lambda X: sparse.dok_array(X.astype("f8")),
     "lil": lambda X: sparse.lil_array(X.astype("f8")),
     "unsorted": unsorted,
     "duplicates": duplicates,
     "stored zeros": stored_zeros,
     "mixed index types": mixed_index_types,
     "read-only": read_only,
+    "strided": strided_parts,
+    "unaligned": unaligned_parts,
 }
 
 
 @pytest.mark.parametrize("momentum", [0, 0.9])
 @pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.filterwarnings("ignore::scipy.sparse.SparseEfficiencyWarning")
 def test_sparse(name, momentum):
     """The textbook step knows no centring, so CSR and dense are one computation."""
     X = SPARSE[name](DIGITS)
@@ -247,9 +267,18 @@ def test_sparse(name, momentum):
     assert_allclose(clf.decision_function(X), clf.decision_function(dense), rtol=rtol, atol=1e4 * atol)
 
 
-@pytest.mark.parametrize("name", ["array int64", "matrix int32", "matrix int64", "mixed index types", "read-only"])
-def test_forms_of_csr_give_the_same_bits(name):
-    same_model(make().fit(SPARSE[name](DIGITS), LABELS), make().fit(sparse.csr_array(DIGITS.astype("f8")), LABELS))
+@pytest.mark.parametrize(
+    "represent",
+    [
+        *(SPARSE[name] for name in ("array int64", "matrix int32", "matrix int64", "mixed index types", "read-only")),
+        strided_parts,
+        unaligned_parts,
+        csr(index="u8"),
+        csr(index=">i4"),
+    ],
+)
+def test_forms_of_csr_give_the_same_bits(represent):
+    same_model(make().fit(represent(DIGITS), LABELS), make().fit(sparse.csr_array(DIGITS.astype("f8")), LABELS))
 
 
 def test_csr_with_empty_rows_and_columns():
@@ -549,3 +578,19 @@ def test_validation_data_in_any_form(name, tmp_path):
     X_val = DENSE[name][0](DIGITS, tmp_path)
     clf = make(**TEXTBOOK).fit(DIGITS.astype("f8"), LABELS, X_val=X_val, y_val=LABELS.tolist())
     assert clf.validation_loss_curve_[-1] == pytest.approx(log_loss(LABELS, clf.predict_proba(DIGITS)), rel=1e-5)
+
+
+# ---- parameters
+
+
+@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
+def test_numbers_of_numpy_are_numbers(container):
+    """int8 overflows at 128, and float32 rounds: what a grid of np.arange gives must not."""
+    X, params = container(DIGITS.astype("f8")), {"batch_size": 100, "max_iter": 3, "n_jobs": 2, "n_iter_no_change": 2}
+    params |= {"momentum": 0.5, "alpha": 0.25, "l1_ratio": 0.5, "validation_fraction": 0.25, "early_stopping": True}
+    narrow = {name: np.int8(x) if isinstance(x, int) else np.float16(x) for name, x in params.items()}
+    narrow["early_stopping"] = np.bool_(True)
+    plain, clf = make(**params).fit(X, LABELS), make(**narrow).fit(X, LABELS)
+    same_model(clf, plain)
+    assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
+    assert_array_equal(clf.partial_fit(X, LABELS).coef_, plain.partial_fit(X, LABELS).coef_)

@@ -14,7 +14,8 @@ from skdl.opencl import _backend as _opencl
 NARROW = ["float32", "float16", "uint8", "int8", "bool"]
 
 
-WAYS = [*(("openmp", name) for name in _kernels.instruction_sets()), ("opencl", "cpu"), ("opencl", "gpu")]
+OPENMP_WAYS = [("openmp", name) for name in _kernels.instruction_sets()]
+WAYS = [*OPENMP_WAYS, ("opencl", "cpu"), ("opencl", "gpu")]
 
 
 @pytest.fixture(params=WAYS, ids="-".join)
@@ -169,7 +170,8 @@ def test_epochs_equal_the_twin(way, n, d, n_logits, batch_size, csr, penalty, mo
 @pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(90, 100, 10, 64), (64, 40, 17, 64), (40, 20, 1, 33)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, momentum, dtype, csr):
+@pytest.mark.parametrize("way", OPENMP_WAYS, ids="-".join, indirect=True)
+def test_blocks_chunks_and_threads(many_parts, way, n, d, n_logits, batch_size, momentum, dtype, csr):
     """The ways of large problems give the twin's result, and the same bits for any number of threads."""
     p = Problem(n, d, n_logits, csr=csr, storage=dtype)
     step_sizes = np.full(-(-n // batch_size), 0.3)
@@ -189,6 +191,22 @@ def test_blocks_chunks_and_threads(many_parts, n, d, n_logits, batch_size, momen
         assert loss == results[0][0]
         for a, first in ((W, results[0][1]), (b, results[0][2]), (V, results[0][3][0]), (v, results[0][3][1])):
             np.testing.assert_array_equal(a, first)
+
+
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("n_logits", [1, 3, 17])
+def test_logits_of_all_sizes(way, n_logits, dtype, csr):
+    """Differences of thousands between the logits of a row, with the largest in any place: neither overflow nor garbage."""
+    p = Problem(60, 20, n_logits, backend=way, storage=dtype, csr=csr)
+    p.W *= np.logspace(-1, 4, 20)
+    p.b[:] = p.b[::-1] * 1000
+    loss, W, b, _ = p.run_twin([0.5], 60)
+    got_loss, got_W, got_b, _ = p.run([0.5], 60)
+    rtol = 1e-10 if dtype == "float64" else 1e-5
+    assert got_loss == pytest.approx(loss, rel=rtol)
+    np.testing.assert_allclose(got_W, W, rtol=rtol, atol=1e-12 if dtype == "float64" else 1e-4)
+    np.testing.assert_allclose(got_b, b, rtol=rtol)
 
 
 @pytest.mark.parametrize("storage", NARROW)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from functools import cache
 
 import numpy as np
 import pytest
@@ -84,17 +85,23 @@ def test_reaches_the_optimum(name, weighted):
     assert reached == pytest.approx(optimum, rel=1e-3)
 
 
+@cache
+def optimum_of_l1(name, l1_ratio, alpha):
+    """Standardised X, y, and a peer that has converged."""
+    X, y = DATASETS[name](return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
+    return X, y, quiet_fit(peer, X, y)
+
+
 @pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
 @pytest.mark.parametrize(
     ("backend", "name"), [*(("openmp", name) for name in DATASETS), ("opencl", "wine")], indirect=["backend"]
 )
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 def test_reaches_the_optimum_of_l1(backend, name, l1_ratio, container):
-    X, y = DATASETS[name](return_X_y=True)
-    X = StandardScaler().fit_transform(X)
     alpha = 1e-2
-    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
-    quiet_fit(peer, X, y)
+    X, y, peer = optimum_of_l1(name, l1_ratio, alpha)
     model = SoftmaxRegressionClassifier(alpha=alpha, l1_ratio=l1_ratio, max_iter=400, tol=0, random_state=0)
     quiet_fit(model, container(X), y)
     reached, optimum = (objective(m, X, y, alpha, l1_ratio) for m in (model, peer))

@@ -1,0 +1,231 @@
+"""Threads, processes and failures around a fit: the same bits, no hang, and an estimator as it was."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import joblib
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from scipy import sparse
+from threadpoolctl import threadpool_limits
+
+from skdl import SoftmaxRegressionClassifier, _kernels, _openmp
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+]
+# Large enough that two threads share a minibatch.
+X = np.random.default_rng(0).integers(0, 255, (1500, 784), dtype=np.uint8)
+Y = np.arange(1500) % 10
+
+
+def make(seed=0, **params):
+    return SoftmaxRegressionClassifier(**{"max_iter": 2, "n_jobs": 2, "random_state": seed, **params})
+
+
+def fit(seed, backend="openmp", container=np.asarray):
+    return make(seed, backend=backend).fit(container(X.astype("f4")) if container is not np.asarray else X, Y).coef_
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return [fit(seed) for seed in range(8)]
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_eight_threads_fit_at_once(container, backend):
+    expected = [fit(seed, backend, container) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for coef, other in zip(pool.map(fit, range(8), [backend] * 8, [container] * 8), expected, strict=True):
+            assert_array_equal(coef, other)
+
+
+def test_eight_threads_predict_with_one_model(backend):
+    clf = make(backend=backend).fit(X, Y)
+    expected = clf.predict_proba(X)
+    with ThreadPoolExecutor(8) as pool:
+        for probabilities in pool.map(clf.predict_proba, [X] * 16):
+            assert_array_equal(probabilities, expected)
+
+
+@pytest.mark.parametrize("how", ["loky", "threading", "multiprocessing"])
+def test_joblib(how, alone, backend):
+    """multiprocessing forks a process in which OpenMP's threads have run."""
+    coefs = joblib.Parallel(n_jobs=2, backend=how)(joblib.delayed(fit)(seed, backend) for seed in range(4))
+    for coef, other in zip(coefs, alone, strict=False):
+        assert_array_equal(coef, other)
+
+
+def run(program, before="", **environment):
+    """The standard output of a program in a process of its own, which has X, Y and make as above."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", before + textwrap.dedent(SETUP) + textwrap.dedent(program)],
+        capture_output=True, text=True, timeout=100, env={**os.environ, **environment},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+SETUP = """
+    import numpy as np
+    from skdl import SoftmaxRegressionClassifier, _openmp
+    X = np.random.default_rng(0).integers(0, 255, (1500, 784), dtype=np.uint8)
+    Y = np.arange(1500) % 10
+    def make(**params):
+        return SoftmaxRegressionClassifier(max_iter=2, random_state=0, **params)
+"""
+
+
+def test_more_threads_than_cores(alone):
+    """Where there were eight threads on one core, or on as many as there are: the barrier lets them take turns."""
+    program = """
+        import os
+        _openmp.available_cores = lambda: 8
+        assert _openmp.max_threads(None) == _openmp.max_threads(8) == 8
+        print(make(n_jobs=8).fit(X, Y).coef_.tobytes().hex())
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        print(make(n_jobs=8).fit(X, Y).coef_.tobytes().hex())
+    """
+    lines = run(program, OMP_NUM_THREADS="8").splitlines()
+    assert lines == 2 * [alone[0].tobytes().hex()]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="affinity is Linux's")
+def test_one_core_is_one_thread():
+    """As under taskset."""
+    program = """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        assert [_openmp.max_threads(n) for n in (None, -1, -5, 1, 8)] == [1] * 5
+        before = len(os.listdir("/proc/self/task"))
+        make(n_jobs=8).fit(X, Y)
+        print(len(os.listdir("/proc/self/task")) - before)
+    """
+    assert run(program, OMP_NUM_THREADS="8", OPENBLAS_NUM_THREADS="1") == "0\n"
+
+
+def test_limits_of_threads(monkeypatch):
+    """OMP_NUM_THREADS and threadpoolctl hold, affinity, quotas and joblib's limits too."""
+    monkeypatch.setattr(_kernels, "max_threads", lambda: 6)
+    for cores, expected in ((3, [3, 3, 2, 1, 1, 1, 3]), (64, [6, 6, 5, 4, 1, 1, 8])):
+        monkeypatch.setattr(_openmp, "available_cores", lambda cores=cores: cores)
+        assert [_openmp.max_threads(n) for n in (None, -1, -2, -3, -9, 1, 8)] == expected
+
+
+def test_cores_are_those_of_joblib():
+    """Which knows of affinity, cgroup quotas and LOKY_MAX_CPU_COUNT."""
+    assert run("print(_openmp.available_cores())", LOKY_MAX_CPU_COUNT="1") == "1\n"
+
+
+@pytest.mark.skipif(not _kernels.OPENMP, reason="built without OpenMP: nothing to limit")
+@pytest.mark.parametrize("limit", [1, 2])
+def test_threadpool_limits(limit, alone):
+    with threadpool_limits(limit):
+        assert _kernels.max_threads() == limit
+        assert _openmp.max_threads(None) <= limit
+        assert_array_equal(make(n_jobs=None).fit(X, Y).coef_, alone[0])
+
+
+@pytest.mark.parametrize("order", ["import {0}, skdl", "import skdl, {0}"])
+@pytest.mark.parametrize("library", ["torch", "xgboost", "lightgbm"])
+def test_import_order(library, order, alone):
+    """Libraries that bring an OpenMP of their own, before and after skdl."""
+    pytest.importorskip(library)
+    printed = run("print(make().fit(X, Y).coef_.tobytes().hex())", before=order.format(library))
+    assert printed.strip() == alone[0].tobytes().hex()
+
+
+# ---- failures
+
+
+def fitted_state(clf):
+    return {name: np.array(value).tobytes() for name, value in vars(clf).items() if name.endswith("_")}
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_each_allocation_may_fail(method, container, monkeypatch):
+    data = container(X.astype("f4"))
+    clf, undisturbed = make().partial_fit(data, Y, classes=range(10)), make().partial_fit(data, Y, classes=range(10))
+    state, allocate = fitted_state(clf), _openmp._zeros
+    for failing in range(100):
+        countdown = iter([True] * failing)
+
+        def zeros(*args, countdown=countdown):
+            if not next(countdown, False):
+                raise MemoryError("no more")
+            return allocate(*args)
+
+        monkeypatch.setattr(_openmp, "_zeros", zeros)
+        try:
+            getattr(clf, method)(data, Y)
+        except MemoryError:
+            assert fitted_state(clf) == state
+        else:
+            break
+    assert failing > 4
+    monkeypatch.undo()
+    assert_array_equal(clf.coef_, getattr(undisturbed, method)(data, Y).coef_)
+    assert_array_equal(clf.partial_fit(data, Y).coef_, undisturbed.partial_fit(data, Y).coef_)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS and /proc are Linux's")
+def test_memory_runs_out():
+    """A real limit of the address space: MemoryError, the model as it was, and a process that goes on."""
+    program = """
+        import resource
+        make(n_jobs=1).fit(X, Y).predict_proba(X)  # libraries allocate for themselves
+        def used():
+            return int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        wide = np.zeros((64, 400_000), dtype=np.uint8)
+        wide[:, 0] = labels = np.arange(64) % 10
+        clf = make(n_jobs=1).fit(wide[:, :100], labels)
+        coef, failed, unlimited = clf.coef_.copy(), 0, resource.getrlimit(resource.RLIMIT_AS)
+        for megabytes in (*range(0, 200, 10), 2000):
+            resource.setrlimit(resource.RLIMIT_AS, (used() + (megabytes << 20), unlimited[1]))
+            try:
+                clf.fit(wide, labels)
+            except MemoryError:
+                failed += 1
+                assert (clf.coef_ == coef).all() and clf.n_features_in_ == 100
+            resource.setrlimit(resource.RLIMIT_AS, unlimited)
+        assert clf.coef_.shape == (10, 400_000)
+        assert (clf.coef_ == make(n_jobs=1).fit(wide, labels).coef_).all()
+        print(failed)
+    """
+    assert int(run(program, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")) > 3
+
+
+class Stops:
+    """A callback that ends the first epoch with an exception."""
+
+    def __init__(self, exception):
+        self.exception = exception
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context, **_):
+        raise self.exception
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit, MemoryError, RecursionError])
+def test_what_ends_a_fit_leaves_no_trace(exception, backend):
+    clf = make(backend=backend).fit(X[:500], Y[:500])
+    state = fitted_state(clf)
+    with pytest.raises(exception):
+        clf.set_callbacks(Stops(exception())).fit(X, Y)
+    assert fitted_state(clf) == state
+    assert_array_equal(clf.set_callbacks().fit(X, Y).coef_, make(backend=backend).fit(X, Y).coef_)

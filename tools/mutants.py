@@ -1,0 +1,290 @@
+"""Breaks the kernels and the loop on purpose, one way at a time, and asks the tests: python tools/mutants.py [name ...]
+
+Each mutant is (name, file, old text, new text). It is made in a copy of the tree, built without optimisation where it is
+one of the kernels, and must be killed by a failing test. A text that is not found exactly once is an error: bring the mutant
+up to date. The tests must pass without a mutant first. Two run at a time (WORKERS). Ends with the survivors, and with
+status 1 if there are any.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import local
+
+ROOT = Path(__file__).parent.parent
+WORKERS = int(os.environ.get("WORKERS", 2))
+TIMEOUT = 900
+# In the order in which they are tried, until one fails. A race needs ThreadSanitizer to show every time.
+TESTS = {
+    "kernels": ["kernels", "numbers", "inputs", "training", "auto_lr"],
+    "races": ["tsan"],
+    "loop": ["inputs", "persistence", "numbers", "sizes", "fuzz", "bad_input", "ecosystem", "processes", "auto_lr",
+             "training", "kernels", "check_estimator"],
+}  # fmt: skip
+LEAF, KERNELS, LEAVES = "skdl/_leaf.h", "skdl/_kernels.pyx", "skdl/_leaves.h"
+SGD, OPENMP, CLASSIFIER = "skdl/_sgd.py", "skdl/_openmp.py", "skdl/_classifier.py"
+
+MUTANTS = [
+    # ---- the step and its penalties
+    ("step uphill", LEAF, "V x = NAME(load)(w) - lr * g;", "V x = NAME(load)(w) + lr * g;"),
+    ("velocity decays in every chunk", LEAF, "g += (first ? momentum : (REAL)1) * NAME(load)(v);",
+     "g += momentum * NAME(load)(v);"),
+    ("L2 without the step size", LEAF, "x /= (REAL)1 + lr * NAME(load)(l2);", "x /= (REAL)1 + NAME(load)(l2);"),
+    ("L1 without the step size", LEAF, "const V t = lr * NAME(load)(l1), zero", "const V t = NAME(load)(l1), zero"),
+    ("L1 on one side", LEAF, "NAME(minimum)(x + t, zero)", "NAME(minimum)(x - t, zero)"),
+    ("intercept steps after each chunk", LEAF, "if (last) b[c] -= ", "b[c] -= "),
+    ("intercept's velocity decays in every chunk", LEAF, "(first ? (REAL)t->momentum * v[c] : v[c]) + g",
+     "(REAL)t->momentum * v[c] + g"),
+    ("penalty on the intercept", LEAF, "if (last) b[c] -= (REAL)lr * v[c];",
+     "if (last) b[c] -= (REAL)lr * (v[c] + (t->l2 ? ((const REAL *)t->l2)[0] * b[c] : 0));"),
+    ("L1 of CSR on one side", LEAF, "(below < 0 ? below : 0)", "0"),
+    ("L2 of CSR without the step size", LEAF, "1 / (1 + lr * ((const REAL *)t->l2)[j])",
+     "1 / (1 + ((const REAL *)t->l2)[j])"),
+    # ---- conversion
+    ("half precision by another power", LEAF, "0x77800000u", "0x77000000u"),
+    ("half precision without its sign", LEAF, "(uint32_t)(h & 0x8000) << 16", "0"),
+    ("no centring", LEAF, "((REAL)CONVERT(x[j]) - mean[j]) * scale[j]", "(REAL)CONVERT(x[j]) * scale[j]"),
+    ("int8 read as uint8", LEAF, "PACK_ROW(int8_t, )", "PACK_ROW(uint8_t, )"),
+    ("int64 indices read as int32", LEAF, "return wide ? ((const int64_t *)p)[i] : ", "return "),
+    # ---- softmax
+    ("maximum of the last class only", LEAF, "top = c ? NAME(maximum)(top, h) : h;", "top = h;"),
+    ("exp not held at the smallest number", LEAF, "x = NAME(maximum)(x, (V){0} + lowest);", "(void)lowest;"),
+    ("log's exponent off by one", LEAF, "e -= large;", "e += large;"),
+    ("another row's weight", LEAF, "weight ? weight[row] : 1", "weight ? weight[start + r + i] : 1"),
+    ("another row's label", LEAF, "inside ? t->y[row] : 0", "inside ? t->y[start + r + i] : 0"),
+    ("rows beyond the last one count", LEAF, "s[i] = !inside ? 0 :", "s[i] = !inside ? 1 :"),
+    ("loss without the maximum", LEAF, "(NAME(logarithm)(sum) + top - NAME(load)(z_y))",
+     "(NAME(logarithm)(sum) - NAME(load)(z_y))"),
+    ("target without its weight", LEAF, "-= s[i] * (REAL)batch_scale", "-= (s[i] > 0) * (REAL)batch_scale"),
+    ("two classes: the sign of the target", LEAF, "(p - target) * scale", "(p + target - (REAL)1) * scale"),
+    ("two classes: loss without the weight", LEAF, "w * (NAME(logarithm)((REAL)1 + e)", "(NAME(logarithm)((REAL)1 + e)"),
+    # ---- sums, tails, stale buffers
+    ("loss without the last row", LEAF, "for (int64_t r = 0; r < n_rows; r++) sum += ((const REAL *)t->loss)[r];",
+     "for (int64_t r = 0; r < n_rows - 1; r++) sum += ((const REAL *)t->loss)[r];"),
+    ("columns of the last vector left out", LEAF,
+     "for (int64_t j = 0; j < width; j += LANES) {\n        NAME(fetch_some)(fetch);",
+     "for (int64_t j = 0; j < width - LANES; j += LANES) {\n        NAME(fetch_some)(fetch);"),
+    ("logits without the intercept", LEAF, "REAL h = b[c];", "REAL h = 0 * b[c];"),
+    ("stale row of CSR", LEAF, "memset(h, 0, ld * sizeof(REAL));", ""),
+    ("first touch of a feature is missed", LEAF, "if (stamp[j] >= 0) {", "if (stamp[j] > 0) {"),
+    ("a feature's step counts twice", LEAF, "stamp[j] = batch + 1;", "stamp[j] = batch;"),
+    ("rest without decay", LEAF, "t->drift[seen] - decay * t->drift[batch]", "t->drift[seen] - t->drift[batch]"),
+    ("penalty of the rest since the beginning", LEAF, "(t->elapsed[batch] - t->elapsed[seen])", "(t->elapsed[batch])"),
+    ("record not cleared after an epoch", LEAF, "        stamp[j] = 0;\n", ""),
+    ("statistics of the last chunk", LEAF, "if (start == 0) {", "if (1) {"),
+    ("statistics with another row's weight", LEAF, "weight[t->order ? t->order[start + r] : start + r]",
+     "weight[start + r]"),
+    # ---- order of work
+    ("no barrier after the logits", KERNELS,
+     "                leaf.forward(t, &fetch, start, r0, r1, n_rows, f)\n            skdl_wait(barrier, n_threads)\n",
+     "                leaf.forward(t, &fetch, start, r0, r1, n_rows, f)\n"),
+    ("no barrier after the residuals", KERNELS,
+     "                         n_rows, 1.0 / (stop - begin))\n            skdl_wait(barrier, n_threads)\n",
+     "                         n_rows, 1.0 / (stop - begin))\n"),
+    ("no barrier after a shared block", KERNELS,
+     "another thread has just written\n                skdl_wait(barrier, n_threads)\n",
+     "another thread has just written\n                pass\n"),
+    ("no barrier after catching up", KERNELS,
+     "leaf.catch_up(t, begin, stop - begin, c0, c1, thread, batch)\n        skdl_wait(barrier, n_threads)\n",
+     "leaf.catch_up(t, begin, stop - begin, c0, c1, thread, batch)\n"),
+    ("no barrier after the residuals of CSR", KERNELS,
+     "leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))\n            skdl_wait(barrier, n_threads)\n",
+     "leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))\n"),
+    ("no barrier between chunks of CSR", KERNELS,
+     "that this one's gradient reads\n                skdl_wait(barrier, n_threads)\n",
+     "that this one's gradient reads\n                pass\n"),
+    ("barrier of one thread less", LEAVES, "__ATOMIC_ACQ_REL) == n_threads)", "__ATOMIC_ACQ_REL) >= n_threads - 1)"),
+    ("barrier that publishes nothing", LEAVES,
+     "for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {",
+     "for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_RELAXED) == round; spins++) {"),
+    ("barrier that never opens", LEAVES, "__atomic_store_n(&b->round, round + 1, __ATOMIC_SEQ_CST);",
+     "__atomic_store_n(&b->round, round, __ATOMIC_SEQ_CST);"),
+    ("barrier that wakes nobody", LEAVES, "        skdl_wake(b);\n", ""),
+    ("every chunk is the last", KERNELS, "first, last = start == begin, start + n_rows == stop",
+     "first, last = start == begin, True"),
+    ("blocks of the last thread left out", KERNELS, "f1 = share(t.n_blocks, group + 1, n_groups)\n",
+     "f1 = share(t.n_blocks, group + 1, n_groups + (n_groups > 2))\n"),
+    ("CSR: a negative index passes", KERNELS, "if indices[i] < 0 or indices[i] >= n_features:",
+     "if indices[i] >= n_features:"),
+    ("CSR: an index one too large passes", KERNELS, "indices[i] >= n_features:", "indices[i] > n_features:"),
+    ("CSR: a falling indptr passes", KERNELS, "if indptr[i + 1] < indptr[i]:", "if indptr[i + 1] < -indptr[i]:"),
+    ("CSR: one value too few passes", KERNELS, "if indptr[i + 1] > n_stored:", "if indptr[i + 1] > n_stored + 1:"),
+    ("statistics of CSR lose NaN", KERNELS, "if not x <= total[1, indices[e]]:", "if x > total[1, indices[e]]:"),
+    # ---- the loop
+    ("statistics merged without their distance", SGD, " + share * (1 - share) * apart**2", ""),
+    ("intercept leaves with the wrong sign", SGD, "intercept - coef @ self.mean,", "intercept + coef @ self.mean,"),
+    ("velocity leaves unscaled", SGD, "coef_velocity / self.scale + np", "coef_velocity + np"),
+    ("the step falls anew in each epoch", SGD, "done = (epoch * n_batches + np", "done = (0 * n_batches + np"),
+    ("cosine without its half", SGD, "lr * 0.5 * (1 + np.cos", "lr * (1 + np.cos"),
+    ("the worst epoch is kept", SGD, "if early_stopping and watched < best_loss:",
+     "if early_stopping and not watched < best_loss:"),
+    ("patience without tol", SGD, "if watched > best_loss - tol else 0", "if watched > best_loss else 0"),
+    ("penalty without the momentum's factor", SGD, "l2 = np.minimum(alpha / (1 - momentum) * (1",
+     "l2 = np.minimum(alpha * (1"),
+    ("penalty on the scaled coefficients", SGD, "* (1 - l1_ratio) * coordinates.scale**2,",
+     "* (1 - l1_ratio) * coordinates.scale,"),
+    ("NaN is no divergence", SGD, "if not loss < DIVERGED:", "if loss > DIVERGED:"),
+    ("validation without weights", SGD, "return np.average(losses, weights=weight), ", "return np.average(losses), "),
+    ("two classes: the validation's sign", SGD, "correct = (logits[:, 0] > 0) == y",
+     "correct = (logits[:, 0] < 0) == y"),
+    ("the order is drawn once", SGD, "            rng.shuffle(order)\n",
+     "            rng.shuffle(order) if epoch == 0 else None\n"),
+    ("power iteration without weights", SGD, "value = float((weight * p**2)", "value = float((p**2 / p.shape[-2])"),
+    ("two classes: half the step", SGD, "return 2 * lr if n_logits == 1 else lr", "return lr"),
+    ("a plateau stops a falling step", SGD, 'if early_stopping or lr_schedule == "constant":', "if True:"),
+    ("squares that underflow", SGD, "squares_fit = np.isfinite(spread) & (reach**2",
+     "squares_fit = np.isfinite(spread) | (reach**2"),
+    # ---- around the kernels
+    ("gradient of chunks lost without momentum", OPENMP, "keeps_gradient = momentum > 0 or chunk < batch_size",
+     "keeps_gradient = momentum > 0"),
+    ("more threads than cores", OPENMP, "return min(n_jobs, available_cores())", "return n_jobs"),
+    ("a forked child starts threads", OPENMP, "if _forked or not", "if not"),
+    ("drift without momentum", OPENMP, "drift[s] = self.momentum * (step", "drift[s] = (step"),
+    ("rows not chosen in CSR", OPENMP, "X = X if rows is None else X[rows]", "pass"),
+    ("statistics divided by the rows", OPENMP,
+     "len(rows) if weight is None else weight[rows].sum(dtype=np.float64)", "len(rows)"),
+    ("velocity of the intercept dropped", OPENMP, "[intercept, velocity[1]]", "[intercept, 0 * velocity[1]]"),
+    ("n_jobs=-1 leaves a thread out", OPENMP, "available + 1 + (-1 if", "available + (-1 if"),
+    ("float64 data in float32", OPENMP, "np.float64 if X.dtype == np.float64 else np.float32", "np.float32"),
+    # ---- the estimator
+    ("weights divided by another mean", CLASSIFIER, "weight / weight[rows].mean()", "weight / weight.mean()"),
+    ("attributes do not come back", CLASSIFIER, "            vars(self).update(fitted)\n", ""),
+    ("attributes of the failed fit stay", CLASSIFIER, "                delattr(self, name)\n", "                pass\n"),
+    ("unseen labels pass", CLASSIFIER, "unseen = np.unique(y[classes[numbers] != y])", "unseen = []"),
+    ("balanced forgets earlier batches", CLASSIFIER, "totals = seen + np", "totals = np"),
+    ("each partial_fit draws the same order", CLASSIFIER, "                epoch=n_iter,\n", ""),
+    ("rows held out weigh as others", CLASSIFIER, "None if weight is None else weight[held_out], held_out)",
+     "None if weight is None else weight[: len(held_out)], held_out)"),
+    ("rows held out are trained on", CLASSIFIER, "rows, held_out = self._split(rows, y)", "_, held_out = self._split(rows, y)"),
+    ("two classes: logarithms exchanged", CLASSIFIER, "np.hstack([log_expit(-z), log_expit(z)])",
+     "np.hstack([log_expit(z), log_expit(-z)])"),
+    ("two classes: a logit of 0 is the second", CLASSIFIER, "self.classes_[(logits[:, 0] > 0)",
+     "self.classes_[(logits[:, 0] >= 0)"),
+    ("NaN in a row of weight 0 passes", CLASSIFIER, "complete=len(rows) == len(y)", "complete=True"),
+    ("shapes of a model not checked", CLASSIFIER,
+     "        _check_shapes(self.coef_, self.intercept_, _n_logits(self.classes_), X.shape[1])\n", ""),
+    ("shapes of a stream not checked", CLASSIFIER, "            _check_shapes(*parameters, n_logits, n_features)\n",
+     "            pass\n"),
+    ("the stream survives a fit", CLASSIFIER, '            self.__dict__.pop("_stream", None)\n', ""),
+    ("logits that overflow pass", CLASSIFIER, "if not np.isfinite(logits).all():", "if False:"),
+    ("CSC not checked", CLASSIFIER, "X = _checked_compressed(X, X.shape[::-1])", "pass"),
+    ("LIL not checked", CLASSIFIER, "if lengths[0] != lengths[1] or len(lengths[0]) != X.shape[0]:", "if False:"),
+    ("another version does not warn", CLASSIFIER, "if version != __version__:", "if False:"),
+    ("weights of classes not multiplied", CLASSIFIER, "of_class[y] if weight is None else weight * of_class[y]", "of_class[y]"),
+]  # fmt: skip
+
+RACES = {name for name, *_ in MUTANTS if "barrier" in name} - {"barrier that never opens", "barrier that wakes nobody"}
+
+
+class Folder:
+    """A copy of the tree and its build."""
+
+    def __init__(self):
+        self.path = Path(tempfile.mkdtemp())
+        for name in ("skdl", "tests", "tools"):
+            shutil.copytree(ROOT / name, self.path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("setup.py", "pyproject.toml", "README.md", "Makefile", "CHANGELOG.md"):
+            shutil.copy(ROOT / name, self.path)
+        for name in ("benchmarks", "examples"):
+            (self.path / name).symlink_to(ROOT / name)
+        self.replace("setup.py", '"-O3"', '"-O0"')
+        # One instruction set will do: all are made of the same text.
+        self.replace("skdl/_leaves.h", "defined(__x86_64__)", "0")
+        self.extension = next(self.path.glob("skdl/*.so"))
+        self.built = self.extension.read_bytes()
+
+    def replace(self, file, old, new):
+        text = (self.path / file).read_text()
+        assert old in text, f"{old} is not in {file}"
+        (self.path / file).write_text(text.replace(old, new))
+
+    def call(self, *command, timeout=TIMEOUT):
+        """Exit status and output; a command that hangs has status None."""
+        environment = {**os.environ, "PYTHONPATH": str(self.path), "SKDL_PYTHON": sys.executable}
+        try:
+            done = subprocess.run(
+                command, cwd=self.path, env=environment, capture_output=True, text=True, timeout=timeout
+            )
+        except subprocess.TimeoutExpired:
+            return None, ""
+        return done.returncode, done.stdout + done.stderr
+
+    def build(self):
+        return self.call(sys.executable, "setup.py", "-q", "build_ext", "--inplace")[0] == 0
+
+    def test(self, names):
+        """What the first failing test says, or None."""
+        command = (
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "--timeout=120",
+            "--timeout-method=thread",
+            "--no-header",
+            "--tb=no",
+        )
+        if names == ["tsan"]:
+            arguments = ("tools/checked.sh", "tsan", "python", *command, "tests/test_kernels.py", "-k", "threads")
+        else:
+            arguments = (sys.executable, *command, *(f"tests/test_{name}.py" for name in names))
+        status, output = self.call(*arguments)
+        if status in (4, 5):  # pytest found nothing to run
+            raise RuntimeError(output)
+        if status == 0:
+            return None
+        found = re.search(r"FAILED (\S+)|data race", output)
+        return "a hang" if status is None else found[0] if found else output.strip().splitlines()[-1][:120]
+
+
+folders = local()
+
+
+def judge(mutant):
+    """(name, verdict) of a mutant."""
+    name, file, old, new = mutant
+    if not hasattr(folders, "mine"):
+        folders.mine = Folder()
+    folder = folders.mine
+    target = folder.path / file
+    source = target.read_text()
+    if source.count(old) != 1:
+        return name, f"ERROR: its text is {source.count(old)} times in {file}"
+    is_kernel = not file.endswith(".py")
+    target.write_text(source.replace(old, new))
+    try:
+        if is_kernel and name not in RACES and not folder.build():
+            return name, "ERROR: it does not compile"
+        kind = "races" if name in RACES else "kernels" if is_kernel else "loop"
+        killer = folder.test(TESTS[kind])
+        return name, f"killed by {killer}" if killer else "SURVIVED"
+    finally:
+        target.write_text(source)
+        if is_kernel:
+            folder.extension.write_bytes(folder.built)
+
+
+def main(names):
+    chosen = [mutant for mutant in MUTANTS if not names or mutant[0] in names]
+    left = []
+    control = Folder().test(TESTS["loop"])
+    if control:
+        sys.exit(f"The tests fail without a mutant: {control}")
+    with ThreadPoolExecutor(WORKERS) as pool:
+        for name, verdict in pool.map(judge, chosen):
+            print(f"{name}: {verdict}", flush=True)
+            if not verdict.startswith("killed"):
+                left.append(name)
+    print(f"{len(chosen)} mutants, {len(chosen) - len(left)} killed" + (f"; not killed: {left}" if left else ""))
+    return bool(left)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
