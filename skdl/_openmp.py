@@ -76,6 +76,21 @@ def instruction_set():
     return names.index(name), name
 
 
+def steps_owed(step_sizes, momentum):
+    """Tables (n_batches + 2,) of what a feature of CSR, which takes its steps when it next occurs, owes by then.
+
+    With s the first step not taken and t the next to come: its velocity moves it by v (drift[s] - decay[t - s] drift[t]) and
+    decays by decay[t - s]; its penalty is that of a step of elapsed[t] - elapsed[s]. Step 0 is none: it stands for the decay
+    of the velocity with which an epoch begins.
+    """
+    step = np.concatenate([[0.0], step_sizes])
+    drift = np.zeros(len(step) + 1)
+    for s in range(len(step) - 1, -1, -1):
+        drift[s] = step[s] + momentum * drift[s + 1]
+    decay = momentum ** np.arange(len(step) + 1.0)
+    return {"drift": drift, "decay": decay, "elapsed": np.concatenate([[0.0], np.cumsum(step)])}
+
+
 def compute_dtype(X):
     """The type in which a fit on X computes: float64 for float64, float32 for everything narrower."""
     return np.dtype(np.float64 if X.dtype == np.float64 else np.float32)
@@ -247,23 +262,14 @@ class OpenMPBackend:
         )
 
     def run_epoch(self, order, step_sizes):
-        drift = decay = elapsed = None
-        if self.is_sparse:
-            step = np.concatenate([[0.0], step_sizes])  # step 0 is none: see skdl_task
-            elapsed = np.concatenate([[0.0], np.cumsum(step)])
-            decay = self.momentum ** np.arange(len(step) + 1.0)
-            drift = np.zeros(len(step) + 1)
-            for s in range(len(step) - 1, -1, -1):
-                drift[s] = step[s] + self.momentum * drift[s + 1]
+        owed = steps_owed(step_sizes, self.momentum) if self.is_sparse else dict(drift=None, decay=None, elapsed=None)
         total = _kernels.run_epoch(
             **self._data,
             **self._start,
             order=order,
             batch_size=self.batch_size,
             step_sizes=step_sizes,
-            drift=drift,
-            decay=decay,
-            elapsed=elapsed,
+            **owed,
         )
         return total / len(order)
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _kernels
-from skdl._openmp import compute_dtype
+from skdl._openmp import compute_dtype, steps_owed
 from skdl.opencl._device import choose, cl, context_of, has_double, program_of, readable_errors
 
 # Logits of a minibatch up to which one launch does it all and each slice of features makes the residuals for itself.
@@ -408,12 +408,7 @@ class OpenCLBackend:
 
     def _run_sparse(self, order, step_sizes, shape, labels, step, loss):
         n_batches, B = len(step_sizes), self.batch_size
-        drift = np.zeros(n_batches + 1)
-        for s in range(n_batches - 1, -1, -1):
-            drift[s] = self.momentum * (step_sizes[s] + drift[s + 1])
-        decay = self.momentum ** np.arange(n_batches + 1.0)
-        elapsed = np.append(0, np.cumsum(step_sizes))
-        tables = {"drift": drift, "decay": decay, "elapsed": elapsed}
+        tables = steps_owed(step_sizes, self.momentum)
         debt = *(self._write(name, a, self.dtype) for name, a in tables.items()), self.stamp
         softmax = self._kernel("softmax", *shape, *labels, self.logits, self.residuals, loss)
         value_bytes = 2 * (self.X.dtype.itemsize + 4) * (1 + self.X.nnz / self.X.shape[0])

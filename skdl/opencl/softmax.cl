@@ -363,24 +363,21 @@ KERNEL update(SHAPE, STEP, const int n_shares, __global const real *restrict gra
 
 /* ---- CSR ---------------------------------------------------------------------------------------------------------- */
 #ifdef SPARSE
-/* What a feature that does not occur owes (the motion of its velocity, its penalty) is settled when it next does:
- * over the minibatches a .. b - 1 its velocity moved it by v (drift[a] - m^(b - a) drift[b]), drift[s] = m (lr_s + drift[s + 1]),
- * and the proximal step is taken once, with the sum of the step sizes. stamp: the minibatch up to which it is settled, for
- * each vector of classes. */
+/* A feature takes its steps when it next occurs, all at once: over the steps a .. b - 1 its velocity moved it by
+ * v (drift[a] - m^(b - a) drift[b]), drift[s] = lr_s + m drift[s + 1], and the proximal step is taken with the sum of the step
+ * sizes. Step 0 is none; minibatch i makes step i + 1. stamp: the first step not taken, for each vector of classes. */
 #define DEBT                                                                                                           \
     __global const real *restrict drift, __global const real *restrict decay,                                          \
-    __global const real *restrict elapsed, /* each (n_batches + 1,) */                                                 \
+    __global const real *restrict elapsed, /* each (n_batches + 2,) */                                                 \
     __global int *restrict stamp           /* (ld, n_vectors) */
 
-vector settled(int j, size_t place, int seen, int batch, __global const real *coef, __global const real *velocity,
-                      __global const real *l1, __global const real *l2, real momentum, __global const real *drift,
+vector settled(int j, size_t place, int seen, int until, __global const real *coef, __global const real *velocity,
+                      __global const real *l1, __global const real *l2, __global const real *drift,
                       __global const real *decay, __global const real *elapsed)
 {
-    vector w = GET(coef + place);
-    if (seen == batch) return w;
-    if (momentum > 0) w -= (drift[seen] - decay[batch - seen] * drift[batch]) * GET(velocity + place);
-    const real lr = elapsed[batch] - elapsed[seen];
+    const real lr = elapsed[until] - elapsed[seen];
     const vector threshold = lr * l1[j];
+    vector w = GET(coef + place) - (drift[seen] - decay[until - seen] * drift[until]) * GET(velocity + place);
     w *= 1 / (1 + lr * l2[j]);
     return w - clamp(w, -threshold, threshold);
 }
@@ -396,13 +393,13 @@ KERNEL sparse_forward(ROWS_OF_X, __global const int *restrict indices, __global 
     vector h = 0;
     for (int e = indptr[0]; e < indptr[1]; e++) {
         const int j = indices[e];
-        h += LOAD(X, e) * scale[j] * settled(j, at(v, j, ld), stamp[(size_t)j * n_vectors + v], batch, coef, velocity, l1, l2,
-                                             momentum, drift, decay, elapsed);
+        h += LOAD(X, e) * scale[j] * settled(j, at(v, j, ld), stamp[(size_t)j * n_vectors + v], batch + 1, coef, velocity, l1,
+                                             l2, drift, decay, elapsed);
     }
     SET(h, logits + at(v, r, ldr));
 }
 
-/* An item steps a vector of classes of a feature that occurs in the minibatch. The minibatch's stored values are sorted by feature. */
+/* An item brings a vector of classes of a feature that occurs in the minibatch up to date and adds the gradient to its velocity. The minibatch's stored values are sorted by feature. */
 KERNEL sparse_step(__global const STORAGE *restrict X, const int first_batch, /* that X has values of */
                    __global const int *restrict row,           /* of each value, within its minibatch */
                    __global const int *restrict batch_begin,   /* features of each minibatch */
@@ -412,31 +409,28 @@ KERNEL sparse_step(__global const STORAGE *restrict X, const int first_batch, /*
 {
     const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
     const int u = batch_begin[batch - first_batch] + get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
-    if (u >= batch_begin[batch - first_batch + 1]) return;
-    const int j = feature[u];
+    if (u >= batch_begin[batch - first_batch + 1] || feature[u] >= n_stepped) return;
+    const int j = feature[u], until = batch + 1;
     const size_t place = at(v, j, ld), stamp_place = (size_t)j * n_vectors + v;
     const int seen = stamp[stamp_place];
-    if (j < n_stepped) {
-        SET(settled(j, place, seen, batch, coef, velocity, l1, l2, momentum, drift, decay, elapsed), coef + place);
-        SET(GET(velocity + place) * decay[batch - seen], velocity + place);
-    }
-    vector g = 0;
+    SET(settled(j, place, seen, until, coef, velocity, l1, l2, drift, decay, elapsed), coef + place);
+    vector g = decay[until - seen] * GET(velocity + place);
     for (int e = feature_begin[u]; e < feature_begin[u + 1]; e++)
         g += LOAD(X, e) * scale[j] * GET(residuals + at(v, row[e], ldr));
-    take_step(g, j, place, step_sizes[batch], coef, velocity, l1, l2, momentum, n_stepped);
-    stamp[stamp_place] = batch + 1;
+    SET(g, velocity + place);
+    stamp[stamp_place] = until;
 }
 
-/* The end of an epoch, whose number of minibatches is the offset: every feature is settled, and the record starts anew. */
+/* The end of an epoch, whose last step is the offset: every feature is settled, and the record starts anew. */
 KERNEL sparse_settle(SHAPE, STEP, DEBT)
 {
-    const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
+    const int last = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
     const int j = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
     if (j >= n_stepped) return;
     const size_t place = at(v, j, ld), stamp_place = (size_t)j * n_vectors + v;
     const int seen = stamp[stamp_place];
-    SET(settled(j, place, seen, batch, coef, velocity, l1, l2, momentum, drift, decay, elapsed), coef + place);
-    SET(GET(velocity + place) * decay[batch - seen], velocity + place);
+    SET(settled(j, place, seen, last + 1, coef, velocity, l1, l2, drift, decay, elapsed), coef + place);
+    SET(GET(velocity + place) * decay[last - seen], velocity + place);
     stamp[stamp_place] = 0;
 }
 #endif
