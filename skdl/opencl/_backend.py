@@ -246,17 +246,20 @@ class OpenCLBackend:
         square = total[:, 2:4].sum(axis=(0, 1)) / sum_weight
         return first + mean, square - mean**2, total[:, 4].min(axis=0), total[:, 5].max(axis=0)
 
-    def _statistics(self, rows, first):
+    def _statistics(self, rows, first_row):
         """What each group of the kernel finds: (n_groups, 6, n_features)."""
         d = self.n_features
-        self._build(_tiles(self.device, self.dtype, self.n_classes, fused=True), flop=6 * len(rows) * d)
+        n_rows = max(1, min(len(rows), WINDOW_FLOP // (24 * d), STAGING_BYTES // (d * self.X.itemsize)))  # of a launch
+        self._build(_tiles(self.device, self.dtype, self.n_classes, fused=True), flop=6 * n_rows * d)
         n_groups = max(1, min(4 * self.device.max_compute_units, len(rows) // 64, STAGING_BYTES // (48 * d)))
         result = np.zeros((n_groups, 6, d), self.dtype)
         total = self._constant(result)
-        arguments = np.int32(d), self._constant(rows), self.weight, self._constant(first), total
-        for begin, end, X, base in self._blocks(rows, np.arange(len(rows) + 1)):
-            kernel = self._kernel("statistics", X, np.int64(base), np.int64(end - begin), *arguments)
-            self._launch(kernel, n_groups * self.tiles["GROUP"])
+        arguments = np.int32(d), self._constant(rows), self.weight, self._constant(first_row), total
+        bounds = np.append(np.arange(0, len(rows), n_rows), len(rows))
+        for first, end, X, base in self._blocks(rows, bounds):
+            for begin, stop in zip(bounds[first:end], bounds[first + 1 : end + 1], strict=True):
+                kernel = self._kernel("statistics", X, np.int64(base), begin, stop - begin, *arguments)
+                self._launch(kernel, n_groups * self.tiles["GROUP"])
         cl.enqueue_copy(self.queue, result, total)
         return result
 

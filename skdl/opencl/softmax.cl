@@ -460,8 +460,8 @@ void add_rows(const int width, int j, long start, long stop, ROWS_OF_X, int n_fe
         x0[l] = first[j + l];
     }
     for (long i = start; i < stop; i++) {
-        __global const STORAGE *restrict x = X + (base < 0 ? (size_t)order[i] : (size_t)i) * n_features + j;
-        const real w = weight[order[i + max(base, 0L)]];
+        __global const STORAGE *restrict x = X + (size_t)(base < 0 ? order[i] : i - base) * n_features + j;
+        const real w = weight[order[i]];
         for (int l = 0; l < width; l++) {
             const real value = LOAD(x, l), above = value - x0[l];
             sum[l] += w * above;
@@ -482,14 +482,14 @@ void add_rows(const int width, int j, long start, long stop, ROWS_OF_X, int n_fe
 
 /* Of each column over a group's share of the rows: sum and sum of squares of x - first, weighted, each with its rounding error,
  * minimum and maximum. */
-KERNEL statistics(ROWS_OF_X, const long n_rows, const int n_features, __global const long *restrict order,
+KERNEL statistics(ROWS_OF_X, const long row0, const long n_rows, const int n_features, __global const long *restrict order,
                   __global const real *restrict weight, __global const real *restrict first,
-                  __global real *restrict total) /* (n_groups, 6, n_features), continued where base > 0 */
+                  __global real *restrict total) /* (n_groups, 6, n_features), continued where row0 > 0 */
 {
     const size_t n_groups = get_num_groups(0), group = get_group_id(0);
-    const long begin = n_rows * group / n_groups, end = n_rows * (group + 1) / n_groups;
+    const long begin = row0 + n_rows * group / n_groups, end = row0 + n_rows * (group + 1) / n_groups;
     total += group * 6 * n_features;
-    if (base <= 0)
+    if (row0 == 0)
         for (int j = get_local_id(0); j < n_features; j += GROUP) {
             for (int i = 0; i < 4; i++) total[i * (size_t)n_features + j] = 0;
             total[4 * (size_t)n_features + j] = INFINITY;
