@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import reference
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
@@ -28,6 +29,23 @@ def test_statistics_of_batches_are_those_of_all_rows():
     X = np.random.default_rng(0).normal(size=(90, 5)) + 10 * (np.arange(90) > 60)[:, np.newaxis]
     for merged, whole in zip(statistics(X[:61]).merged(statistics(X[61:])), statistics(X), strict=True):
         assert_allclose(merged, whole, rtol=1e-12)
+
+
+def test_coordinates_there_and_back():
+    """Parameters give the same logits there; a velocity is there what a gradient is; and all come back."""
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.normal(size=(50, 4)) * [1, 5, 0.1, 1] + [0, 3, 9, -2], rng.integers(0, 3, 50), np.ones(50)
+    W, b = rng.normal(size=(3, 4)), rng.normal(size=3)
+    coordinates = Coordinates(statistics(X), 4, centre=True, is_sparse=False, dtype=np.float64)
+    U = coordinates.apply(X)
+    velocity = reference.loss_and_gradient(W, b, X, y, weight)[1:]
+    there = coordinates.enter(W, b, velocity)
+    assert_allclose(U @ there[0].T + there[1], X @ W.T + b)
+    for got, expected in zip(there[2], reference.loss_and_gradient(*there[:2], U, y, weight)[1:], strict=True):
+        assert_allclose(got, expected, atol=1e-12)
+    back_W, back_b, back_velocity = coordinates.leave(*there)
+    for got, expected in zip((back_W, back_b, *back_velocity), (W, b, *velocity), strict=True):
+        assert_allclose(got, expected, atol=1e-12)
 
 
 def test_curvature_is_the_largest_eigenvalue():
