@@ -23,7 +23,7 @@ TIMEOUT = 900
 TESTS = {
     "kernels": ["kernels", "numbers", "inputs", "training", "auto_lr"],
     "races": ["tsan"],
-    "loop": ["inputs", "persistence", "numbers", "sizes", "fuzz", "bad_input", "ecosystem", "processes", "auto_lr",
+    "loop": ["loop", "inputs", "persistence", "numbers", "sizes", "fuzz", "bad_input", "ecosystem", "processes", "auto_lr",
              "training", "kernels", "check_estimator"],
 }  # fmt: skip
 LEAF, KERNELS, LEAVES = "skdl/_leaf.h", "skdl/_kernels.pyx", "skdl/_leaves.h"

@@ -1,0 +1,98 @@
+"""Parts of the loop that no result on real data pins down: each of these tests kills a mutant (tools/mutants.py)."""
+
+import numpy as np
+import pytest
+import reference
+from numpy.testing import assert_allclose, assert_array_equal
+from sklearn.datasets import load_digits
+from sklearn.metrics import log_loss
+
+from skdl import SoftmaxRegressionClassifier
+from skdl._backends import get_backend
+from skdl._sgd import Coordinates, Statistics, auto_lr, largest_curvature
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+X, Y = load_digits(return_X_y=True)
+X, Y = np.ascontiguousarray(X[:400]), Y[:400]
+
+
+def make(**params):
+    return SoftmaxRegressionClassifier(**{"max_iter": 20, "random_state": 0, **params})
+
+
+def statistics(X):
+    backend = get_backend("openmp")[1](X, np.zeros(len(X), np.int32), None, 2)
+    return Statistics(float(len(X)), *backend.column_statistics(np.arange(len(X))))
+
+
+def test_statistics_of_batches_are_those_of_all_rows():
+    X = np.random.default_rng(0).normal(size=(90, 5)) + 10 * (np.arange(90) > 60)[:, np.newaxis]
+    for merged, whole in zip(statistics(X[:61]).merged(statistics(X[61:])), statistics(X), strict=True):
+        assert_allclose(merged, whole, rtol=1e-12)
+
+
+def test_coordinates_there_and_back():
+    """Parameters give the same logits there; a velocity is there what a gradient is; and all come back."""
+    rng = np.random.default_rng(0)
+    X, y, weight = rng.normal(size=(50, 4)) * [1, 5, 0.1, 1] + [0, 3, 9, -2], rng.integers(0, 3, 50), np.ones(50)
+    W, b = rng.normal(size=(3, 4)), rng.normal(size=3)
+    coordinates = Coordinates(statistics(X), 4, centre=True, is_sparse=False, dtype=np.float64)
+    U = coordinates.apply(X)
+    velocity = reference.loss_and_gradient(W, b, X, y, weight)[1:]
+    there = coordinates.enter(W, b, velocity)
+    assert_allclose(U @ there[0].T + there[1], X @ W.T + b)
+    for got, expected in zip(there[2], reference.loss_and_gradient(*there[:2], U, y, weight)[1:], strict=True):
+        assert_allclose(got, expected, atol=1e-12)
+    back_W, back_b, back_velocity = coordinates.leave(*there)
+    for got, expected in zip((back_W, back_b, *back_velocity), (W, b, *velocity), strict=True):
+        assert_allclose(got, expected, atol=1e-12)
+
+
+def test_curvature_is_the_largest_eigenvalue():
+    rng = np.random.default_rng(0)
+    U, weight = rng.normal(size=(50, 4)) * [5, 1, 1, 1], rng.uniform(0, 5, 50)
+    expected = np.linalg.eigvalsh((U * weight[:, np.newaxis]).T @ U / weight.sum())[-1]
+    assert largest_curvature(U, weight) == pytest.approx(expected, rel=1e-3)
+
+
+def test_one_logit_takes_twice_the_step():
+    coordinates = Coordinates(statistics(X), X.shape[1], centre=True, is_sparse=False, dtype=np.float64)
+    one, many = (
+        auto_lr(X, np.arange(400), None, coordinates, n_logits=n, batch_size=100, momentum=0.9) for n in (1, 3)
+    )
+    assert one == 2 * many
+
+
+@pytest.mark.parametrize("schedule, expected", [("constant", 4), ("linear", 20), ("cosine", 20)])
+def test_patience(schedule, expected):
+    """No epoch improves the loss by 10: three without that end a fit, but not one whose step falls."""
+    assert make(lr_schedule=schedule, tol=10, n_iter_no_change=3).fit(X, Y).n_iter_ == expected
+
+
+def test_rows_held_out_keep_their_weights():
+    weight = np.linspace(0.1, 5, 400)
+    clf = make(early_stopping=True).fit(X, Y, sample_weight=weight)
+    _, held_out = clf._split(np.arange(400), Y)
+    loss = log_loss(Y[held_out], clf.predict_proba(X[held_out]), sample_weight=weight[held_out], labels=clf.classes_)
+    assert loss == pytest.approx(min(clf.validation_loss_curve_), rel=1e-9)
+
+
+def test_each_pass_of_a_stream_has_an_order_of_its_own():
+    clf = make(lr=1e-3, batch_size=10).partial_fit(X, Y, classes=range(10))
+    first = clf.coef_
+    clf.coef_, clf.intercept_ = np.zeros_like(clf.coef_), np.zeros_like(clf.intercept_)
+    del clf._stream
+    assert not np.array_equal(clf.partial_fit(X, Y).coef_, first)
+
+
+def test_a_fit_ends_a_stream():
+    """Its velocity and statistics belong to other coefficients."""
+    clf = make().partial_fit(X[::-1] * 2, Y[::-1], classes=range(10)).fit(X, Y)
+    assert_array_equal(clf.partial_fit(X, Y).coef_, make().fit(X, Y).partial_fit(X, Y).coef_)
+
+
+def test_even_odds_are_the_first_class():
+    """As argmax of the probabilities has it."""
+    clf = make(max_iter=1).fit(X, Y % 2)
+    clf.coef_, clf.intercept_ = np.zeros_like(clf.coef_), np.zeros_like(clf.intercept_)
+    assert (clf.predict(X) == clf.classes_[clf.predict_proba(X).argmax(axis=1)]).all()
