@@ -80,7 +80,7 @@ cdef extern from "_leaves.h" nogil:
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
         void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
-        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows) noexcept nogil
+        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t r0, int64_t r1) noexcept nogil
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread) noexcept nogil
         void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until) noexcept nogil
         void (*flush)(const skdl_task*, int64_t f0, int64_t f1, int32_t last) noexcept nogil
@@ -209,7 +209,7 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
             start = begin + chunk * t.chunk
             n_rows = min(t.chunk, stop - start)
             r0, r1 = share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads)
-            leaf.sparse_forward(t, start, r0, r1, n_rows)
+            leaf.sparse_forward(t, start, r0, r1)
             leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))
             if thread == 0 and interrupted(&asked):
                 skdl_stop(barrier)

@@ -434,11 +434,11 @@ INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, N
 }
 
 /* Logits of the rows [r0, r1) of a chunk. Where ld is shorter than a vector, the lanes beyond are read and not used. */
-static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows)
+static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1)
 {
     REAL h[4 * LANES], *logits = (REAL *)t->logits;
     for (int64_t r = r0; r < r1; r++) {
-        const NAME(row) row = r < n_rows ? NAME(stored)(t, start + r) : (NAME(row)){0, 0};
+        const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t c0 = 0; c0 < t->ld; c0 += 4 * LANES) {
             const REAL *coef = (const REAL *)t->coef + c0;
             switch ((t->ld - c0 + LANES - 1) / LANES) {

@@ -90,7 +90,7 @@ typedef struct {
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
-    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows);
+    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t r0, int64_t r1);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread);
     void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until);
     void (*flush)(const skdl_task *, int64_t f0, int64_t f1, int32_t last);
