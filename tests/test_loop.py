@@ -96,3 +96,27 @@ def test_even_odds_are_the_first_class():
     clf = make(max_iter=1).fit(X, Y % 2)
     clf.coef_, clf.intercept_ = np.zeros_like(clf.coef_), np.zeros_like(clf.intercept_)
     assert (clf.predict(X) == clf.classes_[clf.predict_proba(X).argmax(axis=1)]).all()
+
+
+def test_divergence_names_its_epoch():
+    """A loss that is NaN is noticed in the epoch in which it is, not at the end."""
+    with pytest.raises(ValueError, match=r"epoch 1 with lr=1e\+38"):
+        make(lr=1e38, alpha=0, max_iter=5).fit(X.astype(np.float32), Y)
+
+
+def test_validation_scores_of_two_classes():
+    clf = make().fit(X[:200], Y[:200] > 4, X_val=X[200:], y_val=Y[200:] > 4)
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(X[200:], Y[200:] > 4))
+
+
+def test_each_epoch_has_an_order_of_its_own():
+    """That of one generator, which random_state seeds; the twin follows it."""
+    clf = make(lr=1e-3, max_iter=3, batch_size=50, momentum=0, alpha=0, lr_schedule="constant").fit(X, Y)
+    rng, order = np.random.default_rng([np.random.RandomState(0).randint(2**31 - 1), 0]), np.arange(400)
+    W, b, V, v = np.zeros((10, 64)), np.zeros(10), np.zeros((10, 64)), np.zeros(10)
+    for _ in range(3):
+        rng.shuffle(order)
+        reference.run_epoch(
+            W, b, V, v, X, Y, np.ones(400), order, 50, [1e-3] * 8, momentum=0, l1=0, l2=0, fit_intercept=True
+        )
+    assert_allclose(clf.coef_, W, rtol=1e-9, atol=1e-12)
