@@ -20,8 +20,10 @@ STATISTICS_ROWS = 64
 BLOCK_VECTORS = 24
 # Rows that the forward kernel works on at once.
 ROW_TILE = 4
-# Floating point operations of a minibatch below which a further thread costs more, at the barriers, than it brings.
-FLOP_PER_THREAD = 200_000
+# Floating point operations of a minibatch, some 20 microseconds of them, below which a further thread costs more, at the
+# barriers, than it brings; and as how many classes the conversion of a value counts.
+FLOP_PER_THREAD = 1_600_000
+CONVERSION = 7
 
 _forked = False
 
@@ -234,7 +236,7 @@ class OpenMPBackend:
             self.coef = _pad_columns(coef, ld, dtype)
             keeps_gradient = momentum > 0 or chunk < batch_size
             self.velocity = _pad_columns(velocity[0], ld, dtype) if keeps_gradient else None
-            n_threads = threads(self.n_jobs, useful_threads(4 * chunk * n_features * n_classes))
+            n_threads = threads(self.n_jobs, useful_threads(4 * chunk * n_features * (n_classes + CONVERSION)))
             scratch = chunk * ld
             self.stamp = None
         self.intercept = np.ascontiguousarray([intercept, velocity[1]], dtype=dtype)
@@ -300,7 +302,7 @@ def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None
     ld = block[-1]
     chunk = min(_chunk_rows(n_rows, (ld + n_classes) * dtype.itemsize), 128, -(-n_rows // ROW_TILE) * ROW_TILE)
     n_chunks = -(-n_rows // chunk)
-    n_threads = threads(n_jobs, min(n_chunks, useful_threads(2 * n_rows * n_features * n_classes)))
+    n_threads = threads(n_jobs, min(n_chunks, useful_threads(2 * n_rows * n_features * (n_classes + CONVERSION))))
     _kernels.decision_function(
         _bytes(X),
         _kernels.STORAGE[X.dtype.name],
