@@ -19,6 +19,7 @@ from scipy import sparse
 
 sys.path.insert(0, str(Path(__file__).parent))
 import _data
+from _machine import header
 
 from skdl._backends import get_backend
 from skdl.opencl._device import all_devices, context_of, defect
@@ -178,7 +179,7 @@ def main():
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="cases whose name begins so: mnist, fashion, probe or csr")
     options = parser.parse_args()
-    print(_data.machine())
+    print(header())
     devices = {indices: device for indices, device in all_devices() if not defect(device)}
     reached = {}
     for indices, device in devices.items():
