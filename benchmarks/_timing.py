@@ -24,7 +24,7 @@ def alternated(contenders, n_rounds, budget=20.0, rest=0.1):
     times, spent = {name: [] for name in contenders}, dict.fromkeys(contenders, 0.0)
     for i in range(n_rounds + 1):
         for name, contender in contenders.items():
-            if spent[name] > budget or len(times[name]) == n_rounds:
+            if (spent[name] > budget and times[name]) or len(times[name]) == n_rounds:
                 continue
             time.sleep(rest)  # the threads of whoever came before spin on for a while
             start = time.perf_counter()
