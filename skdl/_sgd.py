@@ -97,21 +97,19 @@ class Coordinates:
     def enter(self, coef, intercept, velocity):
         """Parameters and velocity for x to those for u. A velocity transforms as a gradient."""
         coef_velocity, intercept_velocity = velocity
-        return (
-            coef / self.scale,
-            intercept + coef @ self.mean,
-            ((coef_velocity - np.outer(intercept_velocity, self.mean)) * self.scale, intercept_velocity),
-        )
+        if self.mean.any():
+            intercept = intercept + coef @ self.mean
+            coef_velocity = coef_velocity - np.outer(intercept_velocity, self.mean)
+        return coef / self.scale, intercept, (coef_velocity * self.scale, intercept_velocity)
 
     def leave(self, coef, intercept, velocity):
         """Parameters and velocity for u to those for x."""
         coef_velocity, intercept_velocity = velocity
-        coef = coef * self.scale
-        return (
-            coef,
-            intercept - coef @ self.mean,
-            (coef_velocity / self.scale + np.outer(intercept_velocity, self.mean), intercept_velocity),
-        )
+        coef, coef_velocity = coef * self.scale, coef_velocity / self.scale
+        if self.mean.any():
+            intercept = intercept - coef @ self.mean
+            coef_velocity += np.outer(intercept_velocity, self.mean)
+        return coef, intercept, (coef_velocity, intercept_velocity)
 
 
 def largest_curvature(U, weight, n_iter=10):
