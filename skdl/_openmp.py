@@ -103,9 +103,11 @@ def _padded(n):
 
 
 def _zeros(shape, dtype):
-    """Zeros that begin at a cache line: a vector of 64 bytes that lies across two costs twice."""
+    """Zeros that begin at a cache line: a vector of 64 bytes that lies across two costs twice. A vector that begins in them may
+    be read to its end.
+    """
     size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + 64, dtype=np.uint8)
+    memory = np.zeros(size + 128, dtype=np.uint8)
     begin = -memory.ctypes.data % 64
     return memory[begin : begin + size].view(dtype).reshape(shape)
 
