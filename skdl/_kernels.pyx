@@ -122,6 +122,12 @@ cdef bint interrupted(double* asked) noexcept nogil:
         return run_signal_handlers() != 0
 
 
+cdef inline void listen(skdl_barrier* barrier, int thread, double* asked) noexcept nogil:
+    """Thread 0 asks for all, and tells the others."""
+    if thread == 0 and interrupted(asked):
+        skdl_stop(barrier)
+
+
 cdef int raise_pending(bint stopped) except -1:
     """Raise the exception that `interrupted` has left."""
     return -1 if stopped else 0
@@ -172,8 +178,7 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
                 return
             leaf.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads),
                          n_rows, 1.0 / (stop - begin))
-            if thread == 0 and interrupted(&asked):
-                skdl_stop(barrier)
+            listen(barrier, thread, &asked)
             if skdl_wait(barrier, n_threads):
                 return
             if thread == 0:
@@ -199,8 +204,7 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
             leaf.settle(t, start, min(t.chunk, stop - start), f0, f1, batch + 1)
-            if thread == 0 and interrupted(&asked):
-                skdl_stop(barrier)
+            listen(barrier, thread, &asked)
             if skdl_stopped(barrier):
                 break
         if skdl_wait(barrier, n_threads):
@@ -211,8 +215,7 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
             r0, r1 = share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads)
             leaf.sparse_forward(t, start, r0, r1)
             leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))
-            if thread == 0 and interrupted(&asked):
-                skdl_stop(barrier)
+            listen(barrier, thread, &asked)
             if skdl_wait(barrier, n_threads):
                 return
             if thread == 0:
@@ -322,8 +325,7 @@ cdef void decide(const skdl_leaves* leaf, const skdl_task* shared, skdl_barrier*
         for f in range(t.n_blocks):
             leaf.forward(&t, &fetch, start, 0, n_rows, n_rows, f)
         leaf.write_logits(&t, n_rows, out + start * t.n_classes * item_size)
-        if thread == 0 and interrupted(&asked):
-            skdl_stop(barrier)
+        listen(barrier, thread, &asked)
         if skdl_stopped(barrier):
             return
 
@@ -368,8 +370,7 @@ cdef void describe(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* ba
     for c in range(n_units(t.n_order, t.chunk)):
         for f in range(share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)):
             leaf.statistics(t, c * t.chunk, f, total)
-        if thread == 0 and interrupted(&asked):
-            skdl_stop(barrier)
+        listen(barrier, thread, &asked)
         if skdl_stopped(barrier):
             return
 

@@ -138,6 +138,8 @@ def _chunk_rows(n_rows, row_bytes, coef_bytes=0):
 def _feature_shares(indices, n_features, n_threads):
     """Where each thread's features begin, (n_threads + 1,): as many stored values for each; and to pass over a feature at the
     end of an epoch costs half a value."""
+    if n_threads == 1:
+        return np.array([0, n_features])
     sample = indices[: 1 << 20]
     cost = np.bincount(sample, minlength=n_features) * (len(indices) / max(1, len(sample))) + 0.5
     ends = np.cumsum(cost)

@@ -97,7 +97,7 @@ MUTANTS = [
      '            leaf.softmax(t, start, share_rows'),
     ("no barrier after the residuals", KERNELS,
      '                         n_rows, 1.0 / (stop - begin))\n            '
-     'if thread == 0 and interrupted(&asked):\n                skdl_stop(barrier)\n            '
+     'listen(barrier, thread, &asked)\n            '
      'if skdl_wait(barrier, n_threads):\n                return\n',
      '                         n_rows, 1.0 / (stop - begin))\n'),
     ("no barrier after a shared block", KERNELS,
@@ -108,7 +108,7 @@ MUTANTS = [
      '        for chunk in'),
     ("no barrier after the residuals of CSR", KERNELS,
      '            leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))\n            '
-     'if thread == 0 and interrupted(&asked):\n                skdl_stop(barrier)\n            '
+     'listen(barrier, thread, &asked)\n            '
      'if skdl_wait(barrier, n_threads):\n                return\n',
      '            leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))\n'),
     ("no barrier between chunks of CSR", KERNELS,
@@ -132,8 +132,9 @@ MUTANTS = [
     ("CSR: one value too few passes", KERNELS, "if indptr[i + 1] > n_stored:", "if indptr[i + 1] > n_stored + 1:"),
     # ---- the loop
     ("statistics merged without their distance", SGD, " + share * (1 - share) * apart**2", ""),
-    ("intercept leaves with the wrong sign", SGD, "intercept - coef @ self.mean,", "intercept + coef @ self.mean,"),
-    ("velocity leaves unscaled", SGD, "coef_velocity / self.scale + np", "coef_velocity + np"),
+    ("intercept leaves with the wrong sign", SGD, "intercept = intercept - coef @ self.mean",
+     "intercept = intercept + coef @ self.mean"),
+    ("velocity leaves unscaled", SGD, "coef * self.scale, coef_velocity / self.scale", "coef * self.scale, coef_velocity"),
     ("the step falls anew in each epoch", SGD, "done = (epoch * n_batches + np", "done = (0 * n_batches + np"),
     ("cosine without its half", SGD, "lr * 0.5 * (1 + np.cos", "lr * (1 + np.cos"),
     ("the worst epoch is kept", SGD, "if early_stopping and watched < best_loss:",
