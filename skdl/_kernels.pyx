@@ -11,9 +11,9 @@ whole of it) it
 2. makes residuals of some of the rows, all classes (softmax);                       -- wait for all --
 3. multiplies the residuals with its columns and updates its columns of W in place.
 
-CSR data: a thread owns a range of features. It brings those of its features that a minibatch has up to date before 1, and
-in 3 it adds to their velocity; rows are shared in 1 and 2. Each sum runs in one order that depends on the shapes alone,
-so every number of threads gives the same bits.
+CSR data: a thread owns some of the classes, in the parameters of every feature. It brings its parameters of a minibatch's
+features up to date before 1, and in 3 it adds to their velocity; rows are shared in 2. Each sum runs in one order that
+depends on the shapes alone, so every number of threads gives the same bits.
 
 Where an epoch or a prediction takes long, thread 0 looks ten times a second whether the user wants to stop (Ctrl-C).
 """
@@ -80,10 +80,10 @@ cdef extern from "_leaves.h" nogil:
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
         void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
-        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t r0, int64_t r1) noexcept nogil
-        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread) noexcept nogil
-        void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until) noexcept nogil
-        void (*flush)(const skdl_task*, int64_t f0, int64_t f1, int32_t last) noexcept nogil
+        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
+        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
+        void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* stamp, int32_t until) noexcept nogil
+        void (*flush)(const skdl_task*, int64_t c0, int64_t c1, int32_t* stamp, int32_t last) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t f, double* total) noexcept nogil
 
     ctypedef struct skdl_barrier:
@@ -148,6 +148,24 @@ cdef inline int64_t share_rows(int64_t n_rows, int64_t part, int64_t n_parts) no
     return min(SKDL_PAD * share(n_units(n_rows, SKDL_PAD), part, n_parts), n_rows)
 
 
+cdef bint make_residuals(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t begin, int64_t stop,
+                         int64_t start, int64_t n_rows, double lr, int thread, int n_threads, double* asked,
+                         double* loss) noexcept nogil:
+    """Step 2, on the chunk at `start` of the minibatch [begin, stop), with both waits; return whether to stop."""
+    if skdl_wait(barrier, n_threads):
+        return True
+    leaf.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads), n_rows,
+                 1.0 / (stop - begin))
+    listen(barrier, thread, asked)
+    if skdl_wait(barrier, n_threads):
+        return True
+    if thread == 0:
+        loss[0] += leaf.sum_loss(t, n_rows)
+        if t.fit_intercept:
+            leaf.step_intercept(t, n_rows, start == begin, start + n_rows == stop, lr)
+    return False
+
+
 cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
                       const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
     cdef int64_t batch, n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, f
@@ -174,17 +192,8 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
             leaf.plan_fetch(t, &fetch, start + n_rows, r0, r1, n_rows, f0, f1, c1 - c0)
             for f in range(f0, f1):
                 leaf.forward(t, &fetch, start, r0, r1, n_rows, f)
-            if skdl_wait(barrier, n_threads):
+            if make_residuals(leaf, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &asked, loss):
                 return
-            leaf.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads),
-                         n_rows, 1.0 / (stop - begin))
-            listen(barrier, thread, &asked)
-            if skdl_wait(barrier, n_threads):
-                return
-            if thread == 0:
-                loss[0] += leaf.sum_loss(t, n_rows)
-                if t.fit_intercept:
-                    leaf.step_intercept(t, n_rows, first, last, step_sizes[batch])
             for f in range(f0, f1):
                 leaf.backward(t, &fetch, n_rows, f, c0, c1, first, last, step_sizes[batch])
             # The next chunk reads columns that another thread has just written.
@@ -193,9 +202,12 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
 
 
 cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
-                       const double* step_sizes, int64_t f0, int64_t f1, int thread, int n_threads,
-                       double* loss) noexcept nogil:
-    cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, r0, r1
+                       const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
+    cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows
+    # Parameters are shared by whole vectors; where there is less than one, a single thread works.
+    cdef int64_t c0 = SKDL_PAD * share(n_units(t.ld, SKDL_PAD), thread, n_threads)
+    cdef int64_t c1 = min(SKDL_PAD * share(n_units(t.ld, SKDL_PAD), thread + 1, n_threads), t.ld)
+    cdef int32_t* stamp = t.stamp + thread * t.n_features
     cdef int32_t batch
     cdef double asked = skdl_seconds()
     for batch in range(n_batches):
@@ -203,30 +215,18 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
         stop = min(begin + batch_size, t.n_order)
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
-            leaf.settle(t, start, min(t.chunk, stop - start), f0, f1, batch + 1)
+            leaf.settle(t, start, min(t.chunk, stop - start), c0, c1, stamp, batch + 1)
             listen(barrier, thread, &asked)
             if skdl_stopped(barrier):
                 break
-        if skdl_wait(barrier, n_threads):
-            return
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
             n_rows = min(t.chunk, stop - start)
-            r0, r1 = share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads)
-            leaf.sparse_forward(t, start, r0, r1)
-            leaf.softmax(t, start, r0, r1, n_rows, 1.0 / (stop - begin))
-            listen(barrier, thread, &asked)
-            if skdl_wait(barrier, n_threads):
+            leaf.sparse_forward(t, start, n_rows, c0, c1)
+            if make_residuals(leaf, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &asked, loss):
                 return
-            if thread == 0:
-                loss[0] += leaf.sum_loss(t, n_rows)
-                if t.fit_intercept:
-                    leaf.step_intercept(t, n_rows, start == begin, start + n_rows == stop, step_sizes[batch])
-            leaf.sparse_backward(t, start, n_rows, f0, f1, thread)
-            # The next chunk writes the residuals that this one's gradient reads.
-            if start + n_rows < stop and skdl_wait(barrier, n_threads):
-                return
-    leaf.flush(t, f0, f1, <int32_t>n_batches)
+            leaf.sparse_backward(t, start, n_rows, c0, c1)
+    leaf.flush(t, c0, c1, stamp, <int32_t>n_batches)
 
 
 def run_epoch(
@@ -250,11 +250,11 @@ def run_epoch(
     const real[::1] l1,                  # IN     like scale, or None: penalty on each feature's coefficients
     const real[::1] l2,                  # IN     like l1
     double momentum,
-    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: (n_threads + 1,) each thread's features
-    real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (n_threads * ld,)
+    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: one block
+    real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (ld,)
     real[::1] logits,                    # OUT    ((n_blocks + 1) * n_classes * chunk,)
     real[::1] loss,                      # OUT    (chunk,)
-    int32_t[::1] stamp,                  # INOUT  (n_features,) zeros before and after, CSR only
+    int32_t[:, ::1] stamp,               # INOUT  (n_threads, n_features) zeros before and after, CSR only
     const double[::1] drift,             # IN     (n_batches + 2,), CSR only
     const double[::1] decay,             # IN     (n_batches + 2,) powers of the momentum, CSR only
     const double[::1] elapsed,           # IN     (n_batches + 2,), CSR only
@@ -270,7 +270,7 @@ def run_epoch(
     task.X = <const char*>&X[0, 0]
     if indptr is not None:
         task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
-        task.stamp, task.drift, task.decay, task.elapsed = &stamp[0], &drift[0], &decay[0], &elapsed[0]
+        task.stamp, task.drift, task.decay, task.elapsed = &stamp[0, 0], &drift[0], &decay[0], &elapsed[0]
         task.row = &packed[0]
     else:
         task.packed = &packed[0]
@@ -292,16 +292,13 @@ def run_epoch(
     if l2 is not None:
         task.l2 = &l2[0]
     task.logits, task.loss, task.chunk = &logits[0], &loss[0], loss.shape[0]
-    cdef int64_t n_blocks = block.shape[0] - 1
-    task.block, task.n_blocks = &block[0], n_blocks if indptr is None else 1
+    task.block, task.n_blocks = &block[0], block.shape[0] - 1
 
     cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         if task.indptr != NULL:
-            train_sparse(leaf, &task, &barrier, batch_size, &step_sizes[0],
-                         task.block[share(n_blocks, omp_get_thread_num(), omp_get_num_threads())],
-                         task.block[share(n_blocks, omp_get_thread_num() + 1, omp_get_num_threads())],
-                         omp_get_thread_num(), omp_get_num_threads(), &total)
+            train_sparse(leaf, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
+                         omp_get_num_threads(), &total)
         else:
             train_dense(leaf, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
                         omp_get_num_threads(), &total)

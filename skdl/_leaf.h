@@ -382,7 +382,8 @@ static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
 /* Parameters are feature-major, (n_features, ld): a stored value touches one row of them. ld is n_classes padded to a power
- * of two below SKDL_PAD, and to a multiple of SKDL_PAD beyond. A thread owns the features [f0, f1): no other writes them. */
+ * of two below SKDL_PAD, and to a multiple of SKDL_PAD beyond. A thread owns the columns [c0, c1) of them, some classes of every
+ * feature: no other reads or writes these, so they never travel between the caches of two cores. */
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
 {
@@ -433,41 +434,40 @@ INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, N
     _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
 }
 
-/* Logits of the rows [r0, r1) of a chunk. Where ld is shorter than a vector, the lanes beyond are read and not used. */
-static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1)
+/* Logits of a chunk. Where ld is shorter than a vector, the lanes beyond are read and not used. */
+static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
     REAL h[4 * LANES], *logits = (REAL *)t->logits;
-    for (int64_t r = r0; r < r1; r++) {
+    for (int64_t r = 0; r < n_rows; r++) {
         const NAME(row) row = NAME(stored)(t, start + r);
-        for (int64_t c0 = 0; c0 < t->ld; c0 += 4 * LANES) {
-            const REAL *coef = (const REAL *)t->coef + c0;
-            switch ((t->ld - c0 + LANES - 1) / LANES) {
+        for (int64_t tile = c0; tile < c1; tile += 4 * LANES) {
+            const REAL *coef = (const REAL *)t->coef + tile;
+            switch ((c1 - tile + LANES - 1) / LANES) {
             case 1: NAME(sparse_forward_tile)(1, t, row, coef, h); break;
             case 2: NAME(sparse_forward_tile)(2, t, row, coef, h); break;
             case 3: NAME(sparse_forward_tile)(3, t, row, coef, h); break;
             default: NAME(sparse_forward_tile)(4, t, row, coef, h);
             }
-            for (int64_t c = c0; c < c0 + 4 * LANES && c < t->n_classes; c++) logits[c * t->chunk + r] = h[c - c0];
+            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_classes; c++) logits[c * t->chunk + r] = h[c - tile];
         }
     }
 }
 
 /* Adds a chunk's gradient to the velocity, which `settle` has decayed. */
-static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread)
+static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
     const int64_t ld = t->ld;
     const REAL *residuals = NAME(residuals)(t);
-    REAL *restrict z = (REAL *)t->row + thread * ld;
+    REAL *restrict z = (REAL *)t->row;
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < t->n_classes; c++) z[c] = residuals[c * t->chunk + r];
+        for (int64_t c = c0; c < c1 && c < t->n_classes; c++) z[c] = residuals[c * t->chunk + r];
         const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t e = row.begin; e < row.end; e++) {
             const int64_t j = NAME(index)(t->indices, t->index64, e);
-            if (j < f0 || j >= f1) continue;
             const REAL x = NAME(value)(t, e, j);
             REAL *restrict v = (REAL *)t->velocity + j * ld;
             if (ld < SKDL_PAD) for (int64_t c = 0; c < ld; c++) v[c] += x * z[c];
-            else for (int64_t c = 0; c < ld; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
+            else for (int64_t c = c0; c < c1; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
         }
     }
 }
@@ -475,7 +475,7 @@ static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_r
 /* The steps from `seen` to `until` of one feature, which it has not taken since it last occurred: its velocity decayed and
  * went on moving it, in all by v * sum_s lr_s m^(s - seen) = v (drift[seen] - m^(until - seen) drift[until]), where
  * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. */
-INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int32_t seen, int32_t until, double decay)
+INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t seen, int32_t until, double decay)
 {
     const int64_t ld = t->ld;
     REAL *restrict w = (REAL *)t->coef + j * ld, *restrict v = (REAL *)t->velocity + j * ld;
@@ -491,7 +491,7 @@ INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int32_t seen, int32_t 
         }
         return;
     }
-    for (int64_t c = 0; c < ld; c += LANES) {
+    for (int64_t c = c0; c < c1; c += LANES) {
         const V vc = NAME(load)(v + c), zero = {0};
         V x = (NAME(load)(w + c) - way * vc) * factor;
         if (t->l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
@@ -500,8 +500,9 @@ INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int32_t seen, int32_t 
     }
 }
 
-/* Brings the features of a minibatch up to date, its gradient's turn next: step `until` is that of the minibatch. */
-static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until)
+/* Brings the features of a minibatch up to date, its gradient's turn next: step `until` is that of the minibatch. `stamp` is
+ * the thread's own. */
+static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until)
 {
     NAME(row) row = NAME(stored)(t, start), next;
     for (int64_t r = 0; r < n_rows; r++, row = next) {
@@ -511,25 +512,23 @@ static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int6
         for (int64_t e = row.begin; e < row.end; e++) {
             if (ahead < next.end) {
                 const int64_t j = NAME(index)(t->indices, t->index64, ahead++);
-                if (j >= f0 && j < f1) {
-                    NAME(fetch_lines)((const REAL *)t->coef + j * t->ld, t->ld * LANE_BYTES);
-                    NAME(fetch_lines)((const REAL *)t->velocity + j * t->ld, t->ld * LANE_BYTES);
-                }
+                NAME(fetch_lines)((const REAL *)t->coef + j * t->ld + c0, (c1 - c0) * LANE_BYTES);
+                NAME(fetch_lines)((const REAL *)t->velocity + j * t->ld + c0, (c1 - c0) * LANE_BYTES);
             }
             const int64_t j = NAME(index)(t->indices, t->index64, e);
-            if (j < f0 || j >= f1 || t->stamp[j] == until) continue;
-            NAME(catch_up)(t, j, t->stamp[j], until, t->decay[until - t->stamp[j]]);
-            t->stamp[j] = until;
+            if (stamp[j] == until) continue;
+            NAME(catch_up)(t, j, c0, c1, stamp[j], until, t->decay[until - stamp[j]]);
+            stamp[j] = until;
         }
     }
 }
 
 /* The end of an epoch, whose last step is `last`: every feature is brought up to date, and the record starts anew. */
-static void NAME(flush)(const skdl_task *t, int64_t f0, int64_t f1, int32_t last)
+static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *stamp, int32_t last)
 {
-    for (int64_t j = f0; j < f1; j++) {
-        NAME(catch_up)(t, j, t->stamp[j], last + 1, t->decay[last - t->stamp[j]]);
-        t->stamp[j] = 0;
+    for (int64_t j = 0; j < t->n_features; j++) {
+        NAME(catch_up)(t, j, c0, c1, stamp[j], last + 1, t->decay[last - stamp[j]]);
+        stamp[j] = 0;
     }
 }
 

@@ -63,11 +63,11 @@ typedef struct {
     int64_t chunk, n_blocks;
     const int64_t *block;     /* (n_blocks + 1,) columns */
     /* CSR only: what a feature that does not occur owes. Step 0 is none: it decays the velocity that an epoch begins with */
-    int32_t *stamp;           /* (n_features,) the first step that the parameters of a feature have not taken */
+    int32_t *stamp;           /* (n_threads, n_features) the first step that a thread's parameters of a feature have not taken */
     const double *drift;      /* (n_batches + 2,) see catch_up */
     const double *decay;      /* (n_batches + 2,) powers of the momentum */
     const double *elapsed;    /* (n_batches + 2,) sum of the step sizes before each step */
-    void *row;                /* (n_threads, ld) real */
+    void *row;                /* (ld,) real */
 } skdl_task;
 
 /* A thread's walk through its columns of the rows of its next chunk, to have them in the second cache in time. Rows come in
@@ -90,10 +90,10 @@ typedef struct {
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
-    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t r0, int64_t r1);
-    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int thread);
-    void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f0, int64_t f1, int32_t until);
-    void (*flush)(const skdl_task *, int64_t f0, int64_t f1, int32_t last);
+    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
+    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
+    void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until);
+    void (*flush)(const skdl_task *, int64_t c0, int64_t c1, int32_t *stamp, int32_t last);
     void (*statistics)(const skdl_task *, int64_t start, int64_t f, double *total);
 } skdl_leaves;
 

@@ -21,9 +21,11 @@ BLOCK_VECTORS = 24
 # Rows that the forward kernel works on at once.
 ROW_TILE = 4
 # Floating point operations of a minibatch, some 20 microseconds of them, below which a further thread costs more, at the
-# barriers, than it brings; and as how many classes the conversion of a value counts.
+# barriers, than it brings; as how many classes the conversion of a value counts; and as how many operations a product of
+# CSR, whose parameters lie anywhere in memory.
 FLOP_PER_THREAD = 1_600_000
 CONVERSION = 7
+SPARSE_PRODUCT = 40
 
 _forked = False
 
@@ -135,19 +137,6 @@ def _chunk_rows(n_rows, row_bytes, coef_bytes=0):
     return _padded(-(-n_rows // -(-n_rows // fitting)))
 
 
-def _feature_shares(indices, n_features, n_threads):
-    """Where each thread's features begin, (n_threads + 1,): as many stored values for each; and to pass over a feature at the
-    end of an epoch costs half a value."""
-    if n_threads == 1:
-        return np.array([0, n_features])
-    sample = indices[: 1 << 20]
-    cost = np.bincount(sample, minlength=n_features) * (len(indices) / max(1, len(sample))) + 0.5
-    ends = np.cumsum(cost)
-    shares = np.searchsorted(ends, ends[-1] * np.arange(n_threads + 1) / n_threads)
-    shares[-1] = n_features
-    return shares.astype(np.int64)
-
-
 class OpenMPBackend:
     """Trains on the CPU; see `skdl._backends.Backend` for what the methods promise."""
 
@@ -178,7 +167,7 @@ class OpenMPBackend:
             weight=self.weight,
             level=self.level,
         )
-        self.block = None if self.is_sparse else _column_blocks(self.n_features)
+        self.block = np.array([0, self.n_features]) if self.is_sparse else _column_blocks(self.n_features)
 
     def column_statistics(self, rows):
         weight = self.weight
@@ -227,11 +216,10 @@ class OpenMPBackend:
             padded_features, n_blocks, n_values = n_features, 1, self.X.nnz
             row_values = n_values / self.X.shape[0]
             chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize + int(8 * row_values))
-            n_products = chunk * row_values * ld
-            n_threads = threads(self.n_jobs, useful_threads(4 * n_products))
-            scratch = n_threads * ld
-            self.block = _feature_shares(self.X.indices[:n_values], n_features, n_threads)
-            self.stamp = np.zeros(n_features, dtype=np.int32)
+            useful = useful_threads(SPARSE_PRODUCT * chunk * row_values * ld)
+            n_threads = threads(self.n_jobs, min(useful, _padded(ld) // _kernels.PAD))  # which share the classes
+            scratch = ld
+            self.stamp = np.zeros((n_threads, n_features), dtype=np.int32)
         else:
             ld = padded_features = self.block[-1]
             n_blocks = len(self.block) - 1
