@@ -540,7 +540,7 @@ static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *sta
 static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t f, double *total)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, ld = t->ld;
-    const int64_t n_rows = start + t->chunk < t->n_order ? t->chunk : t->n_order - start;
+    const int64_t n_rows = start + t->chunk < t->n_order ? t->chunk : t->n_order - start, size = skdl_item_size[t->storage];
     const REAL *x = (const REAL *)t->packed + t->chunk * j0, *weight = (const REAL *)t->weight;
     REAL *first = (REAL *)t->coef, *low = first + ld, *high = low + ld;
     NAME(pack)(t, start, 0, n_rows, n_rows, f);
@@ -553,6 +553,8 @@ static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t f, doubl
         const V x0 = NAME(load)(first + j0 + j);
         V least = NAME(load)(low + j0 + j), most = NAME(load)(high + j0 + j), sum = {0}, square = {0};
         for (int64_t r = 0; r < n_rows; r++) {
+            if (j * size % 64 < LANES * size && start + t->chunk + r < t->n_order)
+                __builtin_prefetch(NAME(row_address)(t, start + t->chunk + r, j0 + j), 0, 2);
             const V xr = NAME(load)(x + r * width + j), above = xr - x0;
             const V weighted = above * (weight ? weight[t->order ? t->order[start + r] : start + r] : (REAL)1);
             least = NAME(minimum)(xr, least);
