@@ -113,9 +113,9 @@ def excess(value, best):
 def optimum(X, y, alpha=ALPHA, *, name=None, cache=CACHE):
     """coef and intercept at the minimum of F, by L-BFGS in centred coordinates of curvature about one.
 
-    `name` is that of its file in `cache`: raw MNIST takes many minutes.
+    `name` is that of its file in `cache`: images take minutes.
     """
-    file = cache / f"{name}.npz" if cache and name else None
+    file = cache / f"{name}-{alpha:.3g}.npz" if cache and name else None
     if file and file.exists():
         z = np.load(file)
         return z["W"], z["b"]

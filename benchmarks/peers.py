@@ -342,7 +342,7 @@ def sparse_fit(args):
     def skdl(alpha):
         return SoftmaxRegressionClassifier(alpha=alpha, random_state=0)
 
-    return {
+    return {"skdl, defaults": lambda: contender(lambda: skdl("auto"))} | {
         f"{name}, alpha={alpha:g}": lambda make=make, alpha=alpha: contender(lambda: make(alpha))
         for name, make in (("skdl", skdl), ("SGDClassifier", sgd_classifier))
         for alpha in (1e-4, 1e-5, 1e-6)

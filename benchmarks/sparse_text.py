@@ -6,7 +6,7 @@ The data are generated: texts from a planted multinomial model whose word freque
 tf-idf; and ten categorical columns with a power law of levels, one-hot, classes drawn from a planted softmax model. CSR,
 float32; a fifth as many rows again to test on. Contenders:
 
-skdl                 the defaults (alpha=1e-4), and alpha over a grid (all else default)
+skdl                 the defaults (alpha="auto"), and alpha over a grid (all else default)
 SGDClassifier        loss="log_loss" (one-versus-rest), n_jobs=2, tuned over the same grid, max_iter bounded
 LogisticRegression   saga, tuned over the C = 1 / (alpha n) of the same grid, max_iter bounded
 
@@ -100,7 +100,7 @@ def main():
                 mark = " best" if row is best and len(found) > 1 else ""
                 if mark and alpha in (alphas[0], alphas[-1]):
                     mark += ", at the end of the grid"
-                shown = "default" if alpha is None else f"{alpha:g}"
+                shown = "auto" if alpha is None else f"{alpha:g}"
                 print(f"{label:26}{shown:>9}{n_iter:8}{loss:15.4f}{e:14.2f}{seconds:10.2f}{mark}", flush=True)
 
 

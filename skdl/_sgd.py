@@ -62,12 +62,12 @@ class Coordinates:
 
     1 / scale is the geometric mean of max |x - mean| and the standard deviation: the first alone is slow where a column
     has outliers, the second alone overrates rare features. A sparse column is not centred and is divided by max |x|.
-    Without statistics, u is x.
+    Without statistics, u is x. Constant columns are left as they are; `mean_square` of each column of u does not count them.
     """
 
     def __init__(self, statistics, n_features, *, centre, is_sparse, dtype):
         self.mean, self.scale = np.zeros(n_features), np.ones(n_features)
-        self.identity = statistics is None
+        self.identity, self.is_sparse = statistics is None, is_sparse
         if self.identity:
             return
         _, mean, variance, low, high = statistics
@@ -83,7 +83,8 @@ class Coordinates:
             scale = (1 / (reach if is_sparse else np.sqrt(reach) * np.sqrt(spread))).astype(dtype)
             usable &= np.isfinite(scale) & (scale > 0)
         self.scale[usable] = scale[usable]
-        self.mean_squared_norm = ((spread[usable] * self.scale[usable]) ** 2).sum()
+        self.mean_square = np.where(usable, spread * self.scale, 0.0) ** 2
+        self.mean_squared_norm = self.mean_square.sum()
 
     def apply(self, X):
         """u of some rows, as a new array."""
@@ -168,6 +169,29 @@ def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_s
         noise = 10.0 if sparse.issparse(X) else 3.8
         lr = min(lr, noise * (1 - momentum) * batch_size / coordinates.mean_squared_norm)
     return 2 * lr if n_logits == 1 else lr
+
+
+# For dense and for sparse X; from the study in benchmarks/auto_alpha.py.
+AUTO_ALPHA, AUTO_ALPHA_SPARSE = 5e-5, 7e-5
+
+
+def auto_alpha(coordinates, n_classes):
+    """The strength of the penalty that alpha="auto" stands for: the same model whatever unit X is in.
+
+    At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
+    there the penalty, alpha W_j^2 / 2, has the curvature alpha scale_j^2. With the average scale in place of scale_j, the
+    latter is made a fixed share of the former's sum over the features. In the average features weigh by the square of
+    mean u_j^2, which keeps rare ones from deciding.
+    """
+    square, p = coordinates.mean_square, 1 / n_classes
+    if not square.any():
+        return 0.0
+    weight = (square / square.max()) ** 2
+    share = AUTO_ALPHA_SPARSE if coordinates.is_sparse else AUTO_ALPHA
+    with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
+        mean_scale = np.average(coordinates.scale, weights=weight)
+        alpha = share * p * (1 - p) * coordinates.mean_squared_norm / mean_scale**2
+    return min(float(alpha), np.finfo(float).max)
 
 
 def step_sizes(schedule, lr, n_batches, epoch, n_epochs):

@@ -1,4 +1,4 @@
-"""lr="auto": no scale, no offset and no odd column may matter, and the defaults never diverge."""
+"""lr="auto" and alpha="auto": no scale, no offset and no odd column may matter, and the defaults never diverge."""
 
 import warnings
 
@@ -19,8 +19,7 @@ from skdl import SoftmaxRegressionClassifier
 DATASETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer, "digits": load_digits}
 
 
-def objective(model, X, y):
-    alpha = getattr(model, "alpha", SoftmaxRegressionClassifier().alpha)
+def objective(model, X, y, alpha):
     return log_loss(y, model.predict_proba(X), labels=model.classes_) + alpha / 2 * (model.coef_**2).sum()
 
 
@@ -38,9 +37,9 @@ def test_the_model_of_logistic_regression(name, scaled):
         model = SoftmaxRegressionClassifier(random_state=seed).fit(X, y)
         # A shift to mean 0, which the free intercept absorbs, helps lbfgs to converge on raw data.
         shift = X.mean(axis=0)
-        peer = LogisticRegression(C=1 / (model.alpha * len(y)), tol=1e-10, max_iter=20000).fit(X - shift, y)
-        optimum = objective(peer, X - shift, y)
-        excess.append((objective(model, X, y) - optimum) / (0.02 * optimum if optimum >= 0.1 else 0.005))
+        peer = LogisticRegression(C=1 / (model.alpha_ * len(y)), tol=1e-10, max_iter=20000).fit(X - shift, y)
+        optimum = objective(peer, X - shift, y, model.alpha_)
+        excess.append((objective(model, X, y, model.alpha_) - optimum) / (0.02 * optimum if optimum >= 0.1 else 0.005))
         difference.append(peer.score(X_test - shift, y_test) - model.score(X_test, y_test))
     assert np.mean(excess) < 1
     assert np.mean(difference) <= 0.005
@@ -130,7 +129,7 @@ def test_the_defaults_never_diverge(n, d, n_classes, exponent, tails, csr, weigh
         model = SoftmaxRegressionClassifier(random_state=0).fit(sparse.csr_array(X) if csr else X, y, weight)
     assert np.isfinite(model.coef_).all()
     loss = log_loss(y, model.predict_proba(X), sample_weight=weight, labels=model.classes_)
-    reached = loss + 1e-4 / 2 * (model.coef_**2).sum()
+    reached = loss + model.alpha_ / 2 * (model.coef_**2).sum()
     # At zero weights every class is as probable as the others. Where labels are noise the optimum is hardly lower, and
     # the last steps of SGD may end a thousandth above it.
     assert reached <= np.log(len(model.classes_)) * (1 + 2e-3)
@@ -150,8 +149,75 @@ def test_dense_and_csr_reach_the_same_optimum():
     reached = []
     for data in (X, sparse.csr_array(X)):
         model = SoftmaxRegressionClassifier(alpha=0.1, random_state=0, max_iter=600).fit(data, y)
-        reached.append(objective(model, X, y))
+        reached.append(objective(model, X, y, 0.1))
     assert reached[0] == pytest.approx(reached[1], rel=1e-3)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_alpha_follows_the_unit_of_x(container):
+    """The same pixels in 0..16 and in 0..1, say, give the same predictions at the defaults."""
+    X, y = load_digits(return_X_y=True)
+    model, scaled = (
+        SoftmaxRegressionClassifier(random_state=0, max_iter=20).fit(container(X * unit), y) for unit in (1, 2.0**-10)
+    )
+    assert scaled.alpha_ == pytest.approx(model.alpha_ * 2.0**-20, rel=1e-6)
+    np.testing.assert_allclose(
+        scaled.predict_proba(container(X * 2.0**-10)), model.predict_proba(container(X)), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 10])
+@pytest.mark.parametrize("lr", ["auto", 0.1])
+def test_alpha_of_equal_features(n_classes, lr):
+    """Features of values -1 and 1, as often, are their own scaled ones: alpha is 5e-5 p (1 - p) times their number."""
+    X = np.repeat([[-1.0] * 7, [1.0] * 7], 15, axis=0)
+    X[:, ::2] *= -1
+    y = np.arange(30) % n_classes
+    model = SoftmaxRegressionClassifier(lr=lr, max_iter=1000, random_state=0).fit(X, y)
+    assert model.alpha_ == pytest.approx(5e-5 * 7 * (n_classes - 1) / n_classes**2, rel=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6, 1e150])
+def test_alpha_beside_a_feature_of_another_scale(unit):
+    """One column in a huge unit leaves the others their penalty, a tiny one sets it: no feature is penalised away."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 10))
+    y = (X @ rng.normal(size=10) > 0).astype(int)
+    alone = SoftmaxRegressionClassifier(random_state=0).fit(X, y).alpha_
+    beside = SoftmaxRegressionClassifier(random_state=0).fit(np.column_stack([X, unit * rng.normal(size=200)]), y)
+    if unit > 1:
+        assert beside.alpha_ == pytest.approx(alone, rel=0.5)
+    else:
+        assert beside.alpha_ < 1e-9 * alone
+    assert beside.score(np.column_stack([X, np.zeros(200)]), y) > 0.95
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_numeric_step_stays_in_the_features_themselves():
+    """The statistics that alpha="auto" needs move only alpha."""
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegressionClassifier(lr=1e-3, max_iter=3, random_state=0).fit(X, y)
+    same = SoftmaxRegressionClassifier(lr=1e-3, alpha=model.alpha_, max_iter=3, random_state=0).fit(X, y)
+    np.testing.assert_array_equal(model.coef_, same.coef_)
+
+
+def test_alpha_of_nothing_but_constants_is_zero():
+    model = SoftmaxRegressionClassifier(random_state=0, max_iter=10).fit(np.full((6, 2), 3.0), [0, 1, 0, 1, 0, 1])
+    assert model.alpha_ == 0
+    assert np.isfinite(model.predict_proba([[3.0, 3.0]])).all()
+
+
+def test_alpha_of_partial_fit_is_that_of_all_rows_seen():
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegressionClassifier(random_state=0).partial_fit(X[:900] / 16, y[:900], classes=range(10))
+    first = model.alpha_
+    whole = SoftmaxRegressionClassifier(random_state=0, max_iter=1).fit(X, y)
+    stream = SoftmaxRegressionClassifier(random_state=0).partial_fit(X[:900], y[:900], classes=range(10))
+    stream.partial_fit(X[900:], y[900:])
+    assert stream.alpha_ == pytest.approx(whole.alpha_, rel=1e-6)
+    assert stream.alpha_ != pytest.approx(256 * first, rel=1e-3)
+    assert SoftmaxRegressionClassifier(alpha=0.5, max_iter=1).fit(X, y).alpha_ == 0.5
 
 
 @pytest.mark.parametrize("name", DATASETS)

@@ -219,7 +219,7 @@ def test_no_block_is_written_where_the_device_still_reads(monkeypatch):
 
     monkeypatch.setattr(_backend, "LARGEST_X", 0)
     monkeypatch.setattr(_backend, "STAGING_BYTES", 100 * 4 * 64)
-    model = make(lr=1e-3, max_iter=1, batch_size=100)
+    model = make(lr=1e-3, alpha=0, max_iter=1, batch_size=100)
     monkeypatch.setattr(cl, "enqueue_marker", Marker)
     monkeypatch.setattr(np, "take", gather)
     model.fit(DIGITS, LABELS)

@@ -144,6 +144,11 @@ MUTANTS = [
     ("power iteration without weights", SGD, "value = float((weight * p**2)", "value = float((p**2 / p.shape[-2])"),
     ("two classes: half the step", SGD, "return 2 * lr if n_logits == 1 else lr", "return lr"),
     ("a plateau stops a falling step", SGD, 'if early_stopping or lr_schedule == "constant":', "if True:"),
+    ("alpha whatever the number of classes", SGD, "alpha = share * p * (1 - p) *", "alpha = share * 0.09 *"),
+    ("alpha in another power of the unit", SGD, "/ mean_scale**2", "/ mean_scale"),
+    ("alpha by the rare features too", SGD, "weight = (square / square.max()) ** 2", "weight = np.ones_like(square)"),
+    ("CSR's alpha for all", SGD, "AUTO_ALPHA_SPARSE if coordinates.is_sparse else AUTO_ALPHA", "AUTO_ALPHA_SPARSE"),
+    ("a numeric step in scaled coordinates", CLASSIFIER, 'scaled if self.lr == "auto" else', "scaled if True else"),
     ("squares that underflow", SGD, "squares_fit = np.isfinite(spread) & (reach**2",
      "squares_fit = np.isfinite(spread) | (reach**2"),
     # ---- around the kernels
