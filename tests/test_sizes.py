@@ -58,7 +58,7 @@ def test_the_smallest_fit(n, container, backend):
 @pytest.mark.parametrize("lr", ["auto", 0.1])
 def test_csr_without_a_value(lr, backend):
     X, y = sparse.csr_array((20, 3), dtype=np.float32), np.arange(20) % 4 == 0
-    clf = SoftmaxRegressionClassifier(lr=lr, backend=backend).fit(X, y)
+    clf = SoftmaxRegressionClassifier(lr=lr, max_iter=300, backend=backend).fit(X, y)
     assert (clf.coef_ == 0).all()
     assert_allclose(clf.predict_proba(X)[:, 1], 0.25, atol=0.02)
 
