@@ -83,7 +83,7 @@ cdef extern from "_leaves.h" nogil:
         void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* stamp, int32_t until) noexcept nogil
-        void (*flush)(const skdl_task*, int64_t c0, int64_t c1, int32_t* stamp, int32_t last) noexcept nogil
+        void (*flush)(const skdl_task*, int64_t f0, int64_t f1, int32_t* stamp, int32_t last) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t f, double* total) noexcept nogil
 
     ctypedef struct skdl_barrier:
@@ -226,7 +226,10 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
             if make_residuals(leaf, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &asked, loss):
                 return
             leaf.sparse_backward(t, start, n_rows, c0, c1)
-    leaf.flush(t, c0, c1, stamp, <int32_t>n_batches)
+    if skdl_wait(barrier, n_threads):
+        return
+    leaf.flush(t, share(t.n_features, thread, n_threads), share(t.n_features, thread + 1, n_threads), stamp,
+               <int32_t>n_batches)
 
 
 def run_epoch(

@@ -523,13 +523,13 @@ static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int6
     }
 }
 
-/* The end of an epoch, whose last step is `last`: every feature is brought up to date, and the record starts anew. */
-static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *stamp, int32_t last)
+/* The end of an epoch, whose last step is `last`: the features [f0, f1) are brought up to date, in the order of memory, and
+ * the thread's record, which is like that of the others, starts anew. */
+static void NAME(flush)(const skdl_task *t, int64_t f0, int64_t f1, int32_t *stamp, int32_t last)
 {
-    for (int64_t j = 0; j < t->n_features; j++) {
-        NAME(catch_up)(t, j, c0, c1, stamp[j], last + 1, t->decay[last - stamp[j]]);
-        stamp[j] = 0;
-    }
+    for (int64_t j = f0; j < f1; j++)
+        NAME(catch_up)(t, j, 0, t->ld, stamp[j], last + 1, t->decay[last - stamp[j]]);
+    memset(stamp, 0, (size_t)t->n_features * sizeof(int32_t));
 }
 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */

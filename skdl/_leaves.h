@@ -93,7 +93,7 @@ typedef struct {
     void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until);
-    void (*flush)(const skdl_task *, int64_t c0, int64_t c1, int32_t *stamp, int32_t last);
+    void (*flush)(const skdl_task *, int64_t f0, int64_t f1, int32_t *stamp, int32_t last);
     void (*statistics)(const skdl_task *, int64_t start, int64_t f, double *total);
 } skdl_leaves;
 
