@@ -41,8 +41,7 @@ class PlainEpochs:
     def __init__(self, X, y, n_classes, batch_size, n_threads=None):
         n_logits = 1 if n_classes == 2 else n_classes
         self.backend = OpenMPBackend(X, y.astype(np.int32), None, n_logits, n_jobs=n_threads)
-        zeros = np.zeros((n_logits, X.shape[1])), np.zeros(n_logits)
-        self.backend.start(*zeros, zeros, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
+        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
                            batch_size=batch_size)  # fmt: skip
         self.order, self.rng = np.arange(X.shape[0]), np.random.default_rng(0)
         self.steps = np.full(-(-X.shape[0] // batch_size), 1e-6)

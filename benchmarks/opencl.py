@@ -108,8 +108,7 @@ class Ours:
     def __init__(self, name, X, y, n_classes, batch_size, device=None):
         _, backend_class = get_backend(name)
         self.backend = backend_class(X, y.astype(np.int32), None, n_classes, device=device)
-        zeros = np.zeros((n_classes, X.shape[1])), np.zeros(n_classes)
-        self.backend.start(*zeros, zeros, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
+        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
                            batch_size=batch_size)  # fmt: skip
         self.step_sizes = np.full(-(-X.shape[0] // batch_size), 1e-6)
 

@@ -28,14 +28,20 @@ class Backend(Protocol):
         A NaN or an infinity in X makes a mean or variance of its column not finite.
         """
 
-    def start(self, coef, intercept, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
-        """Begin with these parameters, in the scaled coordinates. `mean`, `scale`, `l1`, `l2`: (n_features,) or None."""
+    def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+        """Begin with these pairs (coef, intercept) in the scaled coordinates, or with zeros where None.
+
+        `mean`, `scale`, `l1`, `l2`: (n_features,) or None.
+        """
 
     def run_epoch(self, order, step_sizes):
         """One pass over the rows `order` (int64) in minibatches, one step size each; return the mean loss on the way."""
 
     def get_parameters(self):
-        """Copies of coef, intercept and velocity (a pair like them), in the scaled coordinates."""
+        """Copies of coef and intercept, in the scaled coordinates."""
+
+    def get_velocity(self):
+        """Copies of their velocity, a pair like them."""
 
 
 def get_backend(name):

@@ -423,7 +423,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             )
             self._adopt(solution, classes)
             own_weight = _check_weight(sample_weight, len(y), "sample_weight")
-            self._stream = *solution["stream"], seen + np.bincount(y, weights=own_weight, minlength=len(classes))
+            self._stream = *solution["stream"](), seen + np.bincount(y, weights=own_weight, minlength=len(classes))
             self.n_iter_ = n_iter + 1
             self.loss_curve_ = [*getattr(self, "loss_curve_", []), *solution["history"].loss_curve]
         return self
@@ -445,7 +445,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         validation=None,
         hooks=None,
     ):
-        """Train; return what the caller stores, and store nothing."""
+        """Train; return what the caller stores, and store nothing. "stream" makes the state of a partial_fit when called."""
         n_features, n_logits = X.shape[1], _n_logits(classes)
         if weight is not None:
             weight = weight / weight[rows].mean()
@@ -479,12 +479,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             )
         else:
             lr = float(self.lr)
-        if start is None:
-            start = np.zeros((n_logits, n_features)), np.zeros(n_logits)
-        if velocity is None:
-            velocity = np.zeros((n_logits, n_features)), np.zeros(n_logits)
         for parameters in (start, velocity):
-            _check_shapes(*parameters, n_logits, n_features)
+            if parameters is not None:
+                _check_shapes(*parameters, n_logits, n_features)
         rng = None
         if self.shuffle:
             rng = np.random.default_rng([check_random_state(self.random_state).randint(2**31 - 1), epoch])
@@ -496,10 +493,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             )
             return log_loss_and_accuracy(logits, y_val, weight_val)
 
-        coef, intercept, velocity, history = train(
+        coef, intercept, history = train(
             backend,
             rows,
-            *start,
+            start,
             velocity,
             coordinates,
             lr=lr,
@@ -524,7 +521,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             "lr_": float(lr),
             "alpha_": alpha,
             "history": history,
-            "stream": (None if statistics is None else tuple(statistics), velocity),
+            "stream": lambda: (
+                None if statistics is None else tuple(statistics),
+                coordinates.leave_velocity(*backend.get_velocity()),
+            ),
         }
 
     def _adopt(self, solution, classes):

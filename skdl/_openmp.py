@@ -206,13 +206,20 @@ class OpenMPBackend:
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
             return first + mean, square / sum_weight - mean**2, low, high
 
-    def start(self, coef, intercept, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+    def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         n_classes, n_features, dtype = self.n_classes, self.n_features, self.dtype
+        coef, intercept = (None, np.zeros(n_classes)) if parameters is None else parameters
+        coef_velocity, intercept_velocity = (None, np.zeros(n_classes)) if velocity is None else velocity
+
+        def padded(a, ld):
+            """Coefficients as the kernels have them: for CSR feature-major, where a stored value meets one row of them."""
+            if a is None:
+                return _zeros((n_features if self.is_sparse else n_classes, ld), dtype)
+            return _pad_columns(a.T if self.is_sparse else a, ld, dtype)
+
         if self.is_sparse:
-            # feature-major: a stored value meets one row of parameters
             ld = _padded(n_classes) if n_classes > _kernels.PAD // 2 else 1 << (n_classes - 1).bit_length()
-            self.coef = _pad_columns(coef.T, ld, dtype)
-            self.velocity = _pad_columns(velocity[0].T, ld, dtype)
+            self.coef, self.velocity = padded(coef, ld), padded(coef_velocity, ld)
             padded_features, n_blocks, n_values = n_features, 1, self.X.nnz
             row_values = n_values / self.X.shape[0]
             chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize + int(8 * row_values))
@@ -225,13 +232,13 @@ class OpenMPBackend:
             n_blocks = len(self.block) - 1
             row_bytes = (ld + (n_blocks + 1) * n_classes) * dtype.itemsize
             chunk = _chunk_rows(batch_size, row_bytes, n_classes * ld * dtype.itemsize)
-            self.coef = _pad_columns(coef, ld, dtype)
+            self.coef = padded(coef, ld)
             keeps_gradient = momentum > 0 or chunk < batch_size
-            self.velocity = _pad_columns(velocity[0], ld, dtype) if keeps_gradient else None
+            self.velocity = padded(coef_velocity, ld) if keeps_gradient else None
             n_threads = threads(self.n_jobs, useful_threads(4 * chunk * n_features * (n_classes + CONVERSION)))
             scratch = chunk * ld
             self.stamp = None
-        self.intercept = np.ascontiguousarray([intercept, velocity[1]], dtype=dtype)
+        self.intercept = np.ascontiguousarray([intercept, intercept_velocity], dtype=dtype)
 
         def per_feature(a):
             return None if a is None else _pad_columns(a[np.newaxis], padded_features, dtype)[0]
@@ -267,15 +274,16 @@ class OpenMPBackend:
         )
         return total / len(order)
 
+    def _unpadded(self, a):
+        return (a[:, : self.n_classes].T if self.is_sparse else a[:, : self.n_features]).copy()
+
     def get_parameters(self):
-        n_classes, n_features = self.n_classes, self.n_features
-        if self.is_sparse:
-            coef, velocity = self.coef[:, :n_classes].T, self.velocity[:, :n_classes].T
-        else:
-            coef = self.coef[:, :n_features]
-            velocity = np.zeros_like(coef) if self.velocity is None else self.velocity[:, :n_features]
-        intercept, intercept_velocity = self.intercept
-        return coef.copy(), intercept.copy(), (velocity.copy(), intercept_velocity.copy())
+        return self._unpadded(self.coef), self.intercept[0].copy()
+
+    def get_velocity(self):
+        return self._unpadded(np.zeros_like(self.coef) if self.velocity is None else self.velocity), self.intercept[
+            1
+        ].copy()
 
 
 def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None):

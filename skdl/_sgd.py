@@ -95,22 +95,25 @@ class Coordinates:
         U *= self.scale.astype(dtype)
         return U
 
-    def enter(self, coef, intercept, velocity):
-        """Parameters and velocity for x to those for u. A velocity transforms as a gradient."""
-        coef_velocity, intercept_velocity = velocity
-        if self.mean.any():
-            intercept = intercept + coef @ self.mean
-            coef_velocity = coef_velocity - np.outer(intercept_velocity, self.mean)
-        return coef / self.scale, intercept, (coef_velocity * self.scale, intercept_velocity)
+    def enter(self, coef, intercept):
+        """Parameters for x to those for u."""
+        return coef / self.scale, intercept + coef @ self.mean if self.mean.any() else intercept
 
-    def leave(self, coef, intercept, velocity):
-        """Parameters and velocity for u to those for x."""
-        coef_velocity, intercept_velocity = velocity
-        coef, coef_velocity = coef * self.scale, coef_velocity / self.scale
-        if self.mean.any():
-            intercept = intercept - coef @ self.mean
-            coef_velocity += np.outer(intercept_velocity, self.mean)
-        return coef, intercept, (coef_velocity, intercept_velocity)
+    def leave(self, coef, intercept):
+        """Parameters for u to those for x."""
+        coef = coef * self.scale
+        return coef, intercept - coef @ self.mean if self.mean.any() else intercept
+
+    def enter_velocity(self, coef, intercept):
+        """A velocity for x to one for u. It transforms as a gradient."""
+        return (coef - self._shift(intercept)) * self.scale, intercept
+
+    def leave_velocity(self, coef, intercept):
+        """A velocity for u to one for x."""
+        return coef / self.scale + self._shift(intercept), intercept
+
+    def _shift(self, intercept):
+        return np.outer(intercept, self.mean) if self.mean.any() else 0
 
 
 def largest_curvature(U, weight, n_iter=10):
@@ -255,8 +258,7 @@ class EpochHooks:
 def train(
     backend,
     rows,
-    coef,
-    intercept,
+    parameters,
     velocity,
     coordinates,
     *,
@@ -276,8 +278,9 @@ def train(
     hooks=None,
     verbose=0,
 ):
-    """Train for up to `n_epochs` epochs; return (coef, intercept, velocity, History).
+    """Train for up to `n_epochs` epochs; return (coef, intercept, History).
 
+    `parameters` and `velocity` are pairs (of coef's and intercept's shape) to begin with, or None for zeros.
     `rng` shuffles the rows before each epoch (None: they stay as they are). `validate(coef, intercept)` gives a
     validation loss and score. Raises ValueError, naming epoch and lr, where the loss ceases to be finite.
     """
@@ -289,11 +292,9 @@ def train(
     with np.errstate(over="ignore", invalid="ignore"):
         l2 = np.minimum(alpha / (1 - momentum) * (1 - l1_ratio) * coordinates.scale**2, np.finfo(dtype).max)
         l1 = np.minimum(alpha / (1 - momentum) * l1_ratio * coordinates.scale, np.finfo(dtype).max)
-    coef, intercept, velocity = coordinates.enter(coef, intercept, velocity)
     backend.start(
-        coef,
-        intercept,
-        velocity,
+        None if parameters is None else coordinates.enter(*parameters),
+        None if velocity is None else coordinates.enter_velocity(*velocity),
         mean=None if coordinates.identity else coordinates.mean,
         scale=None if coordinates.identity else coordinates.scale,
         l1=l1 if alpha > 0 and l1_ratio > 0 else None,
@@ -304,7 +305,7 @@ def train(
     )
 
     def current():
-        coef, intercept, _ = coordinates.leave(*backend.get_parameters())
+        coef, intercept = coordinates.leave(*backend.get_parameters())
         return coef.astype(dtype), intercept.astype(dtype)
 
     n_batches = -(-len(rows) // batch_size)
@@ -342,12 +343,12 @@ def train(
     curve = history.loss_curve
     still_falling = curve[(len(curve) - 1) // 2] - curve[-1] > tol
     history.converged |= len(curve) * n_batches >= ENOUGH_UPDATES or not still_falling
-    coef, intercept, velocity = coordinates.leave(*backend.get_parameters())
+    coef, intercept = coordinates.leave(*backend.get_parameters())
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise _diverged(epoch, lr)
     if best_parameters is not None:
         coef, intercept = best_parameters
-    return coef.astype(dtype), intercept.astype(dtype), velocity, history
+    return coef.astype(dtype), intercept.astype(dtype), history
 
 
 def _diverged(epoch, lr):

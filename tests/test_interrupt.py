@@ -44,9 +44,8 @@ def stopped_in_time():
 def backend_with_data(name, X, n_jobs, batch_size):
     _, backend_class = get_backend(name)
     backend = backend_class(X, Y, None, CLASSES, n_jobs=n_jobs)
-    zeros = np.zeros((CLASSES, WIDE)), np.zeros(CLASSES)
     backend.start(
-        *zeros, zeros, mean=None, scale=None, l1=None, l2=None, momentum=0.9, fit_intercept=True, batch_size=batch_size
+        None, None, mean=None, scale=None, l1=None, l2=None, momentum=0.9, fit_intercept=True, batch_size=batch_size
     )
     return backend
 

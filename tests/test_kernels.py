@@ -67,11 +67,11 @@ class Problem:
         W, b = self.W if W is None else W, self.b if b is None else b
         backend = self.backend_class(self.X, self.y, self.weight, len(W), n_jobs=n_jobs)
         mean, scale = (self.mean, self.scale) if coordinates else (None, None)
-        backend.start(W, b, (self.V, self.v), mean=mean, scale=scale, l1=l1, l2=l2, momentum=momentum,
+        backend.start((W, b), (self.V, self.v), mean=mean, scale=scale, l1=l1, l2=l2, momentum=momentum,
                       fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
         for _ in range(n_epochs):
             loss = backend.run_epoch(self.order, np.asarray(step_sizes, dtype=float))
-        return loss, *backend.get_parameters()
+        return loss, *backend.get_parameters(), backend.get_velocity()
 
     def run_twin(self, step_sizes, batch_size, *, momentum=0.0, l1=0.0, l2=0.0, fit_intercept=True, coordinates=False,
                  n_epochs=1):  # fmt: skip

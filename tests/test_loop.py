@@ -39,12 +39,13 @@ def test_coordinates_there_and_back():
     coordinates = Coordinates(statistics(X), 4, centre=True, is_sparse=False, dtype=np.float64)
     U = coordinates.apply(X)
     velocity = reference.loss_and_gradient(W, b, X, y, weight)[1:]
-    there = coordinates.enter(W, b, velocity)
+    there = coordinates.enter(W, b)
     assert_allclose(U @ there[0].T + there[1], X @ W.T + b)
-    for got, expected in zip(there[2], reference.loss_and_gradient(*there[:2], U, y, weight)[1:], strict=True):
+    velocity_there = coordinates.enter_velocity(*velocity)
+    for got, expected in zip(velocity_there, reference.loss_and_gradient(*there, U, y, weight)[1:], strict=True):
         assert_allclose(got, expected, atol=1e-12)
-    back_W, back_b, back_velocity = coordinates.leave(*there)
-    for got, expected in zip((back_W, back_b, *back_velocity), (W, b, *velocity), strict=True):
+    back = *coordinates.leave(*there), *coordinates.leave_velocity(*velocity_there)
+    for got, expected in zip(back, (W, b, *velocity), strict=True):
         assert_allclose(got, expected, atol=1e-12)
 
 

@@ -266,7 +266,7 @@ class OpenCLBackend:
     # ---- parameters
 
     def _panels(self, coef, intercept, no_class=0):
-        """Parameters in the layout of `softmax.cl`, where lanes without a class have the intercept `no_class`."""
+        """Parameters, or a number for all, in the layout of `softmax.cl`; without a class the intercept is `no_class`."""
         panels = np.zeros((self.n_panels * self.tiles["PANEL"], self.ld), self.dtype)
         panels[: self.n_classes, : self.n_features] = coef
         panels[: self.n_classes, self.n_features] = intercept
@@ -324,10 +324,10 @@ class OpenCLBackend:
         shape = self.n_features, self.ld, self.n_classes, self.n_panels, self.ldr, self.slice, self.n_slices
         return *map(np.int32, (*shape, self.chunk, self.batch_size)), np.int64(n_order)
 
-    def start(self, coef, intercept, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+    def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         with self._errors():
-            self._prepare(coef, intercept, mean, scale, batch_size, trains=True)
-            self.velocity = self._panels(*velocity)
+            self._prepare(*(parameters or (0, 0)), mean, scale, batch_size, trains=True)
+            self.velocity = self._panels(*(velocity or (0, 0)))
             self.penalty = self._per_feature(l1, 0), self._per_feature(l2, 0)
             self.momentum, self.n_stepped = momentum, self.n_features + bool(fit_intercept)
             if self.is_sparse:
@@ -338,11 +338,16 @@ class OpenCLBackend:
                 self.n_shares = max(1, min(self.n_items // self._n_tiles(self.ld), fitting, self.chunk // 64))
                 (self.gradient,) = self._scratch(gradient=(self.n_shares, *shape))
 
-    def get_parameters(self):
-        d = self.n_features
+    def _pair(self, buffer):
         with self._errors():
-            W, V = self._from_panels(self.coef, self.ld), self._from_panels(self.velocity, self.ld)
-        return W[:, :d].copy(), W[:, d].copy(), (V[:, :d].copy(), V[:, d].copy())
+            both = self._from_panels(buffer, self.ld)
+        return both[:, : self.n_features].copy(), both[:, self.n_features].copy()
+
+    def get_parameters(self):
+        return self._pair(self.coef)
+
+    def get_velocity(self):
+        return self._pair(self.velocity)
 
     # ---- training
 
