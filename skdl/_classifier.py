@@ -463,7 +463,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             centre=self.fit_intercept and not sparse.issparse(X), is_sparse=sparse.issparse(X), dtype=backend.dtype
         )
         scaled = Coordinates(statistics, n_features, **kind)
-        alpha = auto_alpha(scaled, len(classes)) if self.alpha == "auto" else self._number("alpha")
+        alpha = auto_alpha(scaled, len(classes)) if self.alpha == "auto" else float(self.alpha)
         batch_size = min(self._number("batch_size"), len(rows))
         coordinates = scaled if self.lr == "auto" else Coordinates(None, n_features, **kind)
         if self.lr == "auto":

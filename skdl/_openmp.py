@@ -281,9 +281,8 @@ class OpenMPBackend:
         return self._unpadded(self.coef), self.intercept[0].copy()
 
     def get_velocity(self):
-        return self._unpadded(np.zeros_like(self.coef) if self.velocity is None else self.velocity), self.intercept[
-            1
-        ].copy()
+        velocity = np.zeros_like(self.coef) if self.velocity is None else self.velocity
+        return self._unpadded(velocity), self.intercept[1].copy()
 
 
 def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None):
