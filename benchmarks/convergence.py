@@ -2,8 +2,8 @@
 
     python benchmarks/convergence.py [mnist] [fashion] [digits] [--budget 20] [--repeats 3] [--rows N] [--out DIR]
 
-All minimise the same F (cross-entropy + 1e-4 / 2 ||W||^2) on pixels in [0, 1] (MNIST, Fashion-MNIST: float32) or as they
-are (digits: float64), threads as each library sets them. What a point is:
+All minimise the same F (cross-entropy + alpha / 2 ||W||^2 with the alpha_ of alpha="auto") on pixels in [0, 1] (MNIST,
+Fashion-MNIST: float32) or as they are (digits: float64), threads as each library sets them. What a point is:
 
 skdl         one complete fit with max_iter = 1, 2, 3, 5, ... epochs, all else default: its step falls to 0 at the end
 textbook     W := W - lr G: skdl with numeric lr, momentum 0, constant step, batch 128; complete fits likewise
@@ -29,7 +29,6 @@ from statistics import median
 
 import numpy as np
 from _data import (
-    ALPHA,
     TITLES,
     cache_name,
     error,
@@ -104,7 +103,7 @@ def one_run(epoch, parameters, epochs, budget):
 
 def skdl(data, epochs, budget, lr=None, seed=0):
     def make(n):
-        return SoftmaxRegressionClassifier(max_iter=n, alpha=ALPHA, random_state=seed)
+        return SoftmaxRegressionClassifier(max_iter=n, random_state=seed)
 
     return complete_fits(make, data, epochs, budget)
 
@@ -113,7 +112,7 @@ def textbook(data, epochs, budget, lr=None, seed=0):
     def make(n):
         return SoftmaxRegressionClassifier(
             max_iter=n,
-            alpha=ALPHA,
+            alpha=data.alpha,
             lr=lr,
             momentum=0.0,
             lr_schedule="constant",
@@ -129,7 +128,7 @@ def adam(data, epochs, budget, lr=1e-3, seed=0, batch=128):
     X, y = torch.from_numpy(np.array(data.X, np.float32)), torch.from_numpy(np.array(data.y))
     model = torch.nn.Linear(X.shape[1], int(y.max()) + 1)
     loss = torch.nn.CrossEntropyLoss()
-    groups = [dict(params=[model.weight], weight_decay=ALPHA), dict(params=[model.bias])]
+    groups = [dict(params=[model.weight], weight_decay=data.alpha), dict(params=[model.bias])]
     optimiser = torch.optim.Adam(groups, lr=lr)
 
     def epoch():
@@ -149,7 +148,7 @@ def mlp(solver):
     def trace(data, epochs, budget, lr=1e-3, seed=0):
         batch = min(200, len(data.y))
         model = MLPClassifier(
-            (), solver=solver, alpha=ALPHA * batch, learning_rate_init=lr, batch_size=batch, random_state=seed
+            (), solver=solver, alpha=data.alpha * batch, learning_rate_init=lr, batch_size=batch, random_state=seed
         )  # its penalty is alpha / (2 batch) ||W||^2
 
         def epoch():
@@ -163,7 +162,7 @@ def mlp(solver):
 def logistic(solver):
     def trace(data, epochs, budget, lr=None, seed=0):
         def make(n):
-            C = 1 / (ALPHA * len(data.y))
+            C = 1 / (data.alpha * len(data.y))
             return LogisticRegression(C=C, solver=solver, max_iter=n, tol=1e-10, random_state=seed)
 
         return complete_fits(make, data, [n for n in COARSE if n <= 2 * epochs[-1]], budget)
@@ -189,7 +188,7 @@ CONTENDERS = {
 
 
 class Data:
-    """A data set, its optimum, and the measures of parameters on it."""
+    """A data set, the optimum of the default objective (alpha="auto"), and the measures of parameters on it."""
 
     def __init__(self, name, n_rows):
         self.name = name
@@ -198,14 +197,15 @@ class Data:
         if n_rows and n_rows < len(self.y):
             self.X, self.y, key = self.X[:n_rows].copy(), self.y[:n_rows], f"{key}-{n_rows}-rows"
         self.classes = np.unique(self.y)
-        self.best = optimum(self.X, self.y, name=key)
+        self.alpha = SoftmaxRegressionClassifier(max_iter=1).fit(self.X, self.y).alpha_
+        self.best = optimum(self.X, self.y, self.alpha, name=key)
         self.best_f, self.best_loss, self.best_error = self.measure(*self.best)
         self.target = 1.01 * self.best_loss
 
     def measure(self, coef, intercept):
         """F, test log-loss, test error in per cent."""
         H = logits(self.X_test, coef, intercept)
-        return objective(self.X, self.y, coef, intercept), log_loss(H, self.y_test), error(H, self.y_test)
+        return objective(self.X, self.y, coef, intercept, self.alpha), log_loss(H, self.y_test), error(H, self.y_test)
 
     def test_loss(self, coef, intercept):
         return log_loss(logits(self.X_test, coef, intercept), self.y_test)
