@@ -209,8 +209,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     the kernels: X is neither copied nor changed, and the penalty stays one on the coefficients of X, so the optimum
     is the same one. The step is the largest that is stable for the curvature seen in eight minibatches, or that the
     noise of a minibatch allows if that is less, and falls to 0. CSR is not centred, which would make it dense; it is
-    divided by max |x|, so a fit on CSR and one on its dense copy take different ways to the same optimum, while with a
-    numeric `lr` and ``alpha=0`` they give the same model. With a penalty the proximal steps that a feature misses
+    divided by max |x|, so with one `alpha` a fit on CSR and one on its dense copy take different ways to the same optimum,
+    while with a numeric `lr` and ``alpha=0`` they give the same model. With a penalty the proximal steps that a feature misses
     while it does not occur in CSR are taken at once when it next does.
 
     What ``alpha="auto"`` does. A penalty that suits pixels in [0, 1] is 65,000 times too weak for the same pixels in
@@ -219,7 +219,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     ``alpha_ = 5e-5 * (1/k) * (1 - 1/k) * q.sum() / np.average(1 / r, weights=q**2)**2``, with q the mean square of each scaled
     feature, and with 7e-5 for CSR. Where scales differ much the smallest decide, so that no feature is penalised away.
     SVMlight sets its C by the mean squared norm of the rows in the same spirit [4]_. Since CSR is scaled otherwise, its
-    alpha_ differs from that of the dense copy.
+    alpha_ differs from that of the dense copy. The statistics are those of ``lr="auto"``; a numeric `lr` pays for the pass.
 
     Computation is in float64 for float64 input, else in float32; an OpenCL device without float64 warns and uses float32.
 
@@ -366,8 +366,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train on one batch of data for one pass, from where the last call ended.
 
-        The step size stays at its starting value. With ``lr="auto"`` the statistics of the features are those of all
-        rows seen so far; so are the class weights with ``class_weight="balanced"``.
+        The step size stays at its starting value. With ``lr="auto"`` or ``alpha="auto"`` the statistics of the features are
+        those of all rows seen so far; so are the class weights with ``class_weight="balanced"``.
 
         Parameters
         ----------
