@@ -42,16 +42,20 @@ def _is_count(x):
     return isinstance(x, Integral) and not isinstance(x, bool | np.bool_)
 
 
+def _is_auto(x):
+    return isinstance(x, str) and x == "auto"
+
+
 def _is_flag(x):
     return isinstance(x, bool | np.bool_)
 
 
 # For each parameter: what is valid, and how to say it.
 _VALID = {
-    "lr": (lambda x: (isinstance(x, str) and x == "auto") or (_is_number(x) and x > 0), "'auto' or a number > 0"),
+    "lr": (lambda x: _is_auto(x) or (_is_number(x) and x > 0), "'auto' or a number > 0"),
     "batch_size": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
     "max_iter": (
-        lambda x: (isinstance(x, str) and x == "auto") or (_is_count(x) and x >= 1),
+        lambda x: _is_auto(x) or (_is_count(x) and x >= 1),
         "'auto' or an integer >= 1",
     ),
     "lr_schedule": (
@@ -59,7 +63,7 @@ _VALID = {
         "'constant', 'linear' or 'cosine'",
     ),
     "momentum": (lambda x: _is_number(x) and 0 <= x < 1, "a number >= 0 and < 1"),
-    "alpha": (lambda x: (isinstance(x, str) and x == "auto") or (_is_number(x) and x >= 0), "'auto' or a number >= 0"),
+    "alpha": (lambda x: _is_auto(x) or (_is_number(x) and x >= 0), "'auto' or a number >= 0"),
     "l1_ratio": (lambda x: _is_number(x) and 0 <= x <= 1, "a number from 0 to 1"),
     "fit_intercept": (_is_flag, "True or False"),
     "shuffle": (_is_flag, "True or False"),
