@@ -67,6 +67,7 @@ cdef extern from "_leaves.h" nogil:
         const double* decay
         const double* elapsed
         void* row
+        const void* first
 
     ctypedef struct skdl_fetch:
         pass
@@ -84,7 +85,7 @@ cdef extern from "_leaves.h" nogil:
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* stamp, int32_t until) noexcept nogil
         void (*flush)(const skdl_task*, int64_t f0, int64_t f1, int32_t* stamp, int32_t last) noexcept nogil
-        void (*statistics)(const skdl_task*, int64_t start, int64_t f, double* total) noexcept nogil
+        void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f, double* total) noexcept nogil
 
     ctypedef struct skdl_barrier:
         int stop
@@ -363,21 +364,31 @@ def decision_function(
     raise_pending(barrier.stop)
 
 
-cdef void describe(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, double* total, int thread,
-                   int n_threads) noexcept nogil:
-    cdef int64_t c, f
+cdef void describe(const skdl_leaves* leaf, const skdl_task* shared, skdl_barrier* barrier, int64_t item_size, int64_t n_parts,
+                   double* total, int thread, int n_threads) noexcept nogil:
+    cdef skdl_task t = shared[0]
+    cdef int64_t n_chunks = n_units(t.n_order, t.chunk), part, c, f, start, f0 = 0, f1 = t.n_blocks
+    cdef int64_t p0 = share(n_parts, thread, n_threads), p1 = share(n_parts, thread + 1, n_threads)
     cdef double asked = skdl_seconds()
-    for c in range(n_units(t.n_order, t.chunk)):
-        for f in range(share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)):
-            leaf.statistics(t, c * t.chunk, f, total)
-        listen(barrier, thread, &asked)
-        if skdl_stopped(barrier):
-            return
+    if n_parts == 1:
+        p0, p1 = 0, 1
+        f0, f1 = share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)
+    t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
+    for part in range(p0, p1):
+        t.coef = <char*>shared.coef + part * 2 * t.ld * item_size
+        for c in range(share(n_chunks, part, n_parts), share(n_chunks, part + 1, n_parts)):
+            start = c * t.chunk
+            for f in range(f0, f1):
+                leaf.statistics(&t, start, min(t.chunk, t.n_order - start), f, total + part * 2 * t.ld)
+            listen(barrier, thread, &asked)
+            if skdl_stopped(barrier):
+                return
 
 
 def column_statistics(
-    real[:, ::1] extremes,               # OUT    (3, ld) scratch
-    real[::1] packed,                    # OUT    (chunk * ld,) scratch
+    const real[::1] first,               # IN     (ld,) some row, about which the sums are taken
+    real[:, :, ::1] extremes,            # INOUT  (n_parts, 2, ld) minimum and maximum; infinity and its opposite before
+    real[::1] packed,                    # OUT    (n_threads * chunk * ld,) zeros before
     int64_t chunk,
     const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
     int storage,
@@ -385,24 +396,28 @@ def column_statistics(
     const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
     const real[::1] weight,              # IN     (n_samples,) or None
     const int64_t[::1] block,            # IN     (n_blocks + 1,) columns
-    double[:, ::1] total,                # OUT    (4, ld) see _leaf.h; zeros before
+    double[:, :, ::1] total,             # OUT    (n_parts, 2, ld) weighted sum and sum of squares of x - first; zeros before
     int n_threads,
     int level,
 ):
-    """Sum and sum of squares about the first row, minimum and maximum of each column of dense rows."""
+    """Sums, minimum and maximum of each column of dense rows, for each of n_parts even parts of the rows.
+
+    Threads share the parts or, where there is one, the blocks of columns.
+    """
     cdef skdl_task task
     cdef skdl_barrier barrier
     memset(&task, 0, sizeof(skdl_task))
     memset(&barrier, 0, sizeof(skdl_barrier))
     task.X, task.storage, task.n_features = <const char*>&X[0, 0], storage, n_features
-    task.order, task.n_order, task.ld = &rows[0], rows.shape[0], total.shape[1]
+    task.order, task.n_order, task.ld = &rows[0], rows.shape[0], first.shape[0]
     if weight is not None:
         task.weight = &weight[0]
     task.block, task.n_blocks = &block[0], block.shape[0] - 1
-    task.coef, task.packed, task.chunk = &extremes[0, 0], &packed[0], chunk
+    task.first, task.coef, task.packed, task.chunk = &first[0], &extremes[0, 0, 0], &packed[0], chunk
     cdef const skdl_leaves* leaf = skdl_get_leaves(level, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        describe(leaf, &task, &barrier, &total[0, 0], omp_get_thread_num(), omp_get_num_threads())
+        describe(leaf, &task, &barrier, sizeof(real), total.shape[0], &total[0, 0, 0], omp_get_thread_num(),
+                 omp_get_num_threads())
     raise_pending(barrier.stop)
 
 

@@ -15,8 +15,17 @@ typedef INT VI __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), 
 INLINE V NAME(load)(const REAL *p) { return *(const V *)p; }
 INLINE void NAME(store)(REAL *p, V v) { *(V *)p = v; }
 INLINE V NAME(select)(VI mask, V a, V b) { return (V)((mask & (VI)a) | (~mask & (VI)b)); }
+/* a where a > b, else b, which is what the instructions do with a NaN too (GCC 12 does not find them). */
+#if defined(X86) && LANE_BYTES == 4
+INLINE V NAME(maximum)(V a, V b) { return (V)X86(max_ps)(a, b); }
+INLINE V NAME(minimum)(V a, V b) { return (V)X86(min_ps)(a, b); }
+#elif defined(X86)
+INLINE V NAME(maximum)(V a, V b) { return (V)X86(max_pd)(a, b); }
+INLINE V NAME(minimum)(V a, V b) { return (V)X86(min_pd)(a, b); }
+#else
 INLINE V NAME(maximum)(V a, V b) { return NAME(select)(a > b, a, b); }
 INLINE V NAME(minimum)(V a, V b) { return NAME(select)(a < b, a, b); }
+#endif
 
 /* Sums of the lanes of four vectors, each in the same tree: first within each 16 bytes, then over them. */
 INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
@@ -133,22 +142,52 @@ INLINE float NAME(half)(uint16_t h)  /* IEEE half to float, exact: the exponent 
     return x.f;
 }
 
-#define PACK_ROW(TYPE, CONVERT)                                                                                        \
+/* Vectors of a narrow storage type, where there is an instruction for it (GCC 12's vector conversions take bytes one by one). */
+#if LANE_BYTES == 4 && VECTOR_BYTES == 64
+#define WIDENS
+INLINE V NAME(load_half)(const void *p) { return (V)_mm512_cvtph_ps(_mm256_loadu_si256(p)); }
+INLINE V NAME(load_uint8)(const void *p) { return (V)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
+INLINE V NAME(load_int8)(const void *p) { return (V)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
+#elif LANE_BYTES == 4 && VECTOR_BYTES == 32
+#define WIDENS
+INLINE V NAME(load_half)(const void *p) { return (V)_mm256_cvtph_ps(_mm_loadu_si128(p)); }
+INLINE V NAME(load_uint8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p))); }
+INLINE V NAME(load_int8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p))); }
+#endif
+
+#define PACK_VECTORS(TYPE, LOAD)                                                                                       \
+    do {                                                                                                               \
+        const TYPE *x = (const TYPE *)source;                                                                          \
+        if (mean)                                                                                                      \
+            for (; j + LANES <= n; j += LANES)                                                                         \
+                NAME(store)(out + j, (LOAD(x + j) - NAME(load)(mean + j)) * NAME(load)(scale + j));                    \
+        else for (; j + LANES <= n; j += LANES) NAME(store)(out + j, LOAD(x + j));                                     \
+    } while (0)
+
+#define PACK_SCALARS(TYPE, CONVERT)                                                                                    \
     do {                                                                                                               \
         const TYPE *restrict x = (const TYPE *)source;                                                                 \
-        if (mean) for (int64_t j = 0; j < n; j++) out[j] = ((REAL)CONVERT(x[j]) - mean[j]) * scale[j];                 \
-        else for (int64_t j = 0; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                                             \
+        if (mean) for (; j < n; j++) out[j] = ((REAL)CONVERT(x[j]) - mean[j]) * scale[j];                              \
+        else for (; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                                                          \
     } while (0)
 
 /* One row, or a part of it, to REAL, centred and scaled. */
 INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, const REAL *scale, int64_t n, REAL *restrict out)
 {
+    int64_t j = 0;
+#ifdef WIDENS
     switch (storage) {
-    case SKDL_FLOAT64: PACK_ROW(double, ); break;
-    case SKDL_FLOAT32: PACK_ROW(float, ); break;
-    case SKDL_FLOAT16: PACK_ROW(uint16_t, NAME(half)); break;
-    case SKDL_UINT8: PACK_ROW(uint8_t, ); break;
-    case SKDL_INT8: PACK_ROW(int8_t, ); break;
+    case SKDL_FLOAT16: PACK_VECTORS(uint16_t, NAME(load_half)); break;
+    case SKDL_UINT8: PACK_VECTORS(uint8_t, NAME(load_uint8)); break;
+    case SKDL_INT8: PACK_VECTORS(int8_t, NAME(load_int8)); break;
+    }
+#endif
+    switch (storage) {
+    case SKDL_FLOAT64: PACK_SCALARS(double, ); break;
+    case SKDL_FLOAT32: PACK_SCALARS(float, ); break;
+    case SKDL_FLOAT16: PACK_SCALARS(uint16_t, NAME(half)); break;
+    case SKDL_UINT8: PACK_SCALARS(uint8_t, ); break;
+    case SKDL_INT8: PACK_SCALARS(int8_t, ); break;
     }
 }
 
@@ -534,43 +573,56 @@ static void NAME(flush)(const skdl_task *t, int64_t f0, int64_t f1, int32_t *sta
 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
 
-/* Adds to those of block f the chunk at `start`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, total[2] = min x,
- * total[3] = max x, each (ld,); x0 is the first row, which keeps a large offset out of the squares. Sums over a chunk are
- * made in REAL and added up in double. `coef` is scratch (3, ld): first, low, high. */
-static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t f, double *total)
+INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64_t start, int64_t n_rows, const REAL *x, int64_t width,
+                                  int64_t j, double *total)
 {
-    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, ld = t->ld;
-    const int64_t n_rows = start + t->chunk < t->n_order ? t->chunk : t->n_order - start, size = skdl_item_size[t->storage];
-    const REAL *x = (const REAL *)t->packed + t->chunk * j0, *weight = (const REAL *)t->weight;
-    REAL *first = (REAL *)t->coef, *low = first + ld, *high = low + ld;
-    NAME(pack)(t, start, 0, n_rows, n_rows, f);
-    for (int64_t j = 0; j < width; j += LANES) {
-        if (start == 0) {
-            NAME(store)(first + j0 + j, NAME(load)(x + j));
-            NAME(store)(low + j0 + j, NAME(load)(x + j));
-            NAME(store)(high + j0 + j, NAME(load)(x + j));
-        }
-        const V x0 = NAME(load)(first + j0 + j);
-        V least = NAME(load)(low + j0 + j), most = NAME(load)(high + j0 + j), sum = {0}, square = {0};
-        for (int64_t r = 0; r < n_rows; r++) {
-            if (j * size % 64 < LANES * size && start + t->chunk + r < t->n_order)
-                __builtin_prefetch(NAME(row_address)(t, start + t->chunk + r, j0 + j), 0, 2);
-            const V xr = NAME(load)(x + r * width + j), above = xr - x0;
-            const V weighted = above * (weight ? weight[t->order ? t->order[start + r] : start + r] : (REAL)1);
-            least = NAME(minimum)(xr, least);
-            most = NAME(maximum)(xr, most);
-            sum += weighted;
-            square += weighted * above;
-        }
-        NAME(store)(low + j0 + j, least);
-        NAME(store)(high + j0 + j, most);
-        for (int i = 0; i < LANES; i++) {
-            total[j0 + j + i] += sum[i];
-            total[ld + j0 + j + i] += square[i];
-            total[2 * ld + j0 + j + i] = least[i];
-            total[3 * ld + j0 + j + i] = most[i];
+    const int64_t ld = t->ld, next = start + t->chunk, size = skdl_item_size[t->storage];
+    const REAL *weight = (const REAL *)t->weight, *first = (const REAL *)t->first + j;
+    REAL *low = (REAL *)t->coef + j, *high = low + ld;
+    V x0[BACKWARD_VECTORS], least[BACKWARD_VECTORS], most[BACKWARD_VECTORS], sum[BACKWARD_VECTORS] = {0}, square[BACKWARD_VECTORS] = {0};
+    _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+        x0[k] = NAME(load)(first + k * LANES);
+        least[k] = NAME(load)(low + k * LANES);
+        most[k] = NAME(load)(high + k * LANES);
+    }
+    for (int64_t r = 0; r < n_rows; r++) {
+        if (next + r < t->n_order)
+            for (int64_t i = -(j * size) & 63; i < n_vectors * LANES * size; i += 64)
+                __builtin_prefetch(NAME(row_address)(t, next + r, j) + i, 0, 2);
+        const REAL w = weight ? weight[t->order ? t->order[start + r] : start + r] : 1;
+        _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+            const V xk = NAME(load)(x + r * width + k * LANES), above = xk - x0[k], weighted = above * w;
+            least[k] = NAME(minimum)(xk, least[k]);
+            most[k] = NAME(maximum)(xk, most[k]);
+            sum[k] += weighted;
+            square[k] += weighted * above;
         }
     }
+    REAL sums[BACKWARD_VECTORS * LANES], squares[BACKWARD_VECTORS * LANES];
+    _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+        NAME(store)(low + k * LANES, least[k]);
+        NAME(store)(high + k * LANES, most[k]);
+        NAME(store)(sums + k * LANES, sum[k]);
+        NAME(store)(squares + k * LANES, square[k]);
+    }
+    for (int64_t i = 0; i < n_vectors * LANES; i++) {
+        total[j + i] += sums[i];
+        total[ld + j + i] += squares[i];
+    }
+}
+
+/* Adds to those of block f the n_rows at `start`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, each (ld,), where x0,
+ * some row, keeps a large offset out of the squares; `coef` is (2, ld): min x and max x. Sums over these rows are made in
+ * REAL and added up in double. */
+static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t f, double *total)
+{
+    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
+    const REAL *x = (const REAL *)t->packed + t->chunk * j0;
+    NAME(pack)(t, start, 0, n_rows, n_rows, f);
+    int64_t j = 0;
+    for (; j + BACKWARD_VECTORS * LANES <= width; j += BACKWARD_VECTORS * LANES)
+        NAME(statistics_tile)(BACKWARD_VECTORS, t, start, n_rows, x + j, width, j0 + j, total);
+    for (; j < width; j += LANES) NAME(statistics_tile)(1, t, start, n_rows, x + j, width, j0 + j, total);
 }
 
 static const skdl_leaves NAME(leaves) = {
@@ -582,4 +634,6 @@ static const skdl_leaves NAME(leaves) = {
 #undef INLINE
 #undef V
 #undef VI
-#undef PACK_ROW
+#undef WIDENS
+#undef PACK_VECTORS
+#undef PACK_SCALARS

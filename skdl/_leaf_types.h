@@ -46,6 +46,7 @@
 #undef LEVEL
 #undef LEVEL_NAME
 #undef VECTOR_BYTES
+#undef X86
 #undef FORWARD_CLASSES
 #undef BACKWARD_CLASSES
 #undef BACKWARD_VECTORS

@@ -19,6 +19,10 @@
 #include <unistd.h>
 #endif
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #ifdef _OPENMP
 #include <omp.h>
 #define SKDL_OPENMP 1
@@ -50,7 +54,7 @@ typedef struct {
     /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
     const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
     /* parameters: dense (n_classes, ld), CSR (n_features, ld) */
-    void *coef, *velocity;    /* INOUT real (statistics: scratch (3, ld)); velocity may be NULL for dense data where momentum = 0 and chunk = batch */
+    void *coef, *velocity;    /* INOUT real (statistics: (2, ld)); velocity may be NULL for dense data where momentum = 0 and chunk = batch */
     void *intercept;          /* INOUT (n_classes,) real, then its velocity (n_classes,) */
     const void *l1, *l2;      /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
     double momentum;
@@ -68,6 +72,8 @@ typedef struct {
     const double *decay;      /* (n_batches + 2,) powers of the momentum */
     const double *elapsed;    /* (n_batches + 2,) sum of the step sizes before each step */
     void *row;                /* (ld,) real */
+    /* statistics only */
+    const void *first;        /* IN    (ld,) real */
 } skdl_task;
 
 /* A thread's walk through its columns of the rows of its next chunk, to have them in the second cache in time. Rows come in
@@ -94,7 +100,7 @@ typedef struct {
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until);
     void (*flush)(const skdl_task *, int64_t f0, int64_t f1, int32_t *stamp, int32_t last);
-    void (*statistics)(const skdl_task *, int64_t start, int64_t f, double *total);
+    void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f, double *total);
 } skdl_leaves;
 
 /* All threads arrive before one leaves. A wait spins for some microseconds, which is what a phase of a batch takes, then yields,
@@ -183,6 +189,9 @@ static inline double skdl_seconds(void)
 #define LEVEL "baseline"
 #define LEVEL_NAME baseline
 #define VECTOR_BYTES 16
+#if defined(__x86_64__)
+#define X86(f) _mm_##f
+#endif
 #define FORWARD_CLASSES 2
 #define BACKWARD_CLASSES 4
 #define BACKWARD_VECTORS 2
@@ -193,14 +202,15 @@ static inline double skdl_seconds(void)
 #define LEVEL "avx2"
 #define LEVEL_NAME avx2
 #define VECTOR_BYTES 32
+#define X86(f) _mm256_##f
 #define FORWARD_CLASSES 2
 #define BACKWARD_CLASSES 6
 #define BACKWARD_VECTORS 2
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx2,fma")
+#pragma GCC target("avx2,fma,f16c")
 #endif
 #include "_leaf_types.h"
 #if defined(__clang__)
@@ -212,14 +222,15 @@ static inline double skdl_seconds(void)
 #define LEVEL "avx512"
 #define LEVEL_NAME avx512
 #define VECTOR_BYTES 64
+#define X86(f) _mm512_##f
 #define FORWARD_CLASSES 6
 #define BACKWARD_CLASSES 6
 #define BACKWARD_VECTORS 4
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
 #else
 #pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,prefer-vector-width=512")
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
 #endif
 #include "_leaf_types.h"
 #if defined(__clang__)
@@ -229,7 +240,8 @@ static inline double skdl_seconds(void)
 #endif
 #endif
 
-/* The number of instruction sets that this processor has; they are numbered from the plainest. */
+/* The number of instruction sets that this processor has; they are numbered from the plainest. Every processor with AVX2 and FMA
+ * has F16C, which older compilers cannot ask for. */
 static inline int skdl_n_levels(void)
 {
 #if defined(__x86_64__)

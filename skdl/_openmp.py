@@ -15,6 +15,9 @@ CHUNK_BYTES = 1 << 19
 MAX_CHUNK_BYTES = 1 << 22
 # Rows whose sums are made in the type of the data before they are added up in double.
 STATISTICS_ROWS = 64
+# Parts of the rows whose sums are made apart, whatever the number of threads; and values of X that feed a further thread.
+STATISTICS_PARTS = 8
+STATISTICS_VALUES = 200_000
 # A block of columns is the smallest share of a dense row for a thread: wide enough that the sums over its lanes,
 # made once a block, cost little beside the products.
 BLOCK_VECTORS = 24
@@ -184,11 +187,17 @@ class OpenMPBackend:
             )
             square, largest = total
             return np.zeros(self.n_features), square / sum_weight, -largest, largest
-        ld = self.block[-1]
-        total = np.zeros((4, ld))
+        # Threads share the rows, since a thread that reads on is the fastest; where rows are wide, a part of each is enough.
+        ld, n_blocks = self.block[-1], len(self.block) - 1
+        n_parts = 1 if n_blocks >= STATISTICS_PARTS else STATISTICS_PARTS
+        n_threads = threads(self.n_jobs, min(max(n_parts, n_blocks), 1 + len(rows) * ld // STATISTICS_VALUES))
+        first = _pad_columns(self.X[rows[:1]], ld, self.dtype)[0]
+        total, extremes = np.zeros((n_parts, 2, ld)), _zeros((n_parts, 2, ld), self.dtype)
+        extremes[:, 0], extremes[:, 1] = np.inf, -np.inf
         _kernels.column_statistics(
-            _zeros((3, ld), self.dtype),
-            _zeros((STATISTICS_ROWS * ld,), self.dtype),
+            first,
+            extremes,
+            _zeros((n_threads * STATISTICS_ROWS * ld,), self.dtype),
             STATISTICS_ROWS,
             self._data["X"],
             self._data["storage"],
@@ -197,14 +206,14 @@ class OpenMPBackend:
             weight,
             self.block,
             total,
-            threads(self.n_jobs, len(self.block) - 1),
+            n_threads,
             self.level,
         )
-        total, square, low, high = total[:, : self.n_features]
-        first = self.X[rows[0]].astype(np.float64)
-        mean = total / sum_weight
+        low = extremes[:, 0, : self.n_features].min(axis=0).astype(np.float64)
+        high = extremes[:, 1, : self.n_features].max(axis=0).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
-            return first + mean, square / sum_weight - mean**2, low, high
+            mean, square = total.sum(axis=0)[:, : self.n_features] / sum_weight
+            return first[: self.n_features] + mean, square - mean**2, low, high
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         n_classes, n_features, dtype = self.n_classes, self.n_features, self.dtype

@@ -280,6 +280,21 @@ def test_column_statistics(way, storage, csr):
     np.testing.assert_allclose(variance, expected_variance, rtol=max(tolerance, 1e-6), atol=tolerance)
 
 
+@pytest.mark.parametrize("d", [37, 200])  # threads share the rows, or the columns
+def test_column_statistics_by_threads(d, monkeypatch, many_parts):
+    monkeypatch.setattr(_openmp, "STATISTICS_VALUES", 1)
+    monkeypatch.setattr(_openmp, "max_threads", lambda n_jobs: n_jobs)
+    p = Problem(750, d, 3, storage="float32")
+    X, rows = p.dense.astype(float), p.order[:700]
+    expected = X[rows].mean(axis=0), X[rows].var(axis=0), X[rows].min(axis=0), X[rows].max(axis=0)
+    alone = p.backend_class(p.X, p.y, None, 3, n_jobs=1).column_statistics(rows)
+    for got, right in zip(alone, expected, strict=True):
+        np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-6)
+    for n_jobs in (2, 3, 8, 13):
+        together = p.backend_class(p.X, p.y, None, 3, n_jobs=n_jobs).column_statistics(rows)
+        np.testing.assert_array_equal(together, alone)
+
+
 def test_unknown_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDL_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"SKDL_INSTRUCTION_SET='mmx'.*baseline"):

@@ -49,7 +49,7 @@ MUTANTS = [
     ("half precision by another power", LEAF, "0x77800000u", "0x77000000u"),
     ("half precision without its sign", LEAF, "(uint32_t)(h & 0x8000) << 16", "0"),
     ("no centring", LEAF, "((REAL)CONVERT(x[j]) - mean[j]) * scale[j]", "(REAL)CONVERT(x[j]) * scale[j]"),
-    ("int8 read as uint8", LEAF, "PACK_ROW(int8_t, )", "PACK_ROW(uint8_t, )"),
+    ("int8 read as uint8", LEAF, "PACK_SCALARS(int8_t, )", "PACK_SCALARS(uint8_t, )"),
     ("int64 indices read as int32", LEAF, "return wide ? ((const int64_t *)p)[i] : ", "return "),
     # ---- softmax
     ("maximum of the last class only", LEAF, "top = c ? NAME(maximum)(top, h) : h;", "top = h;"),
@@ -88,7 +88,10 @@ MUTANTS = [
     ("record not cleared after an epoch", LEAF,
      '    memset(stamp, 0, (size_t)t->n_features * sizeof(int32_t));\n',
      ''),
-    ("statistics of the last chunk", LEAF, "if (start == 0) {", "if (1) {"),
+    ("statistics of the first part only", OPENMP, "total.sum(axis=0)[:, : self.n_features]", "total[0, :, : self.n_features]"),
+    ("minimum of the last chunk", LEAF, "least[k] = NAME(load)(low + k * LANES);", "least[k] = NAME(load)(x + k * LANES);"),
+    ("a part of the rows twice", KERNELS, "range(share(n_chunks, part, n_parts), share(n_chunks, part + 1, n_parts))",
+     "range(share(n_chunks, part, n_parts), n_chunks)"),
     ("statistics with another row's weight", LEAF, "weight[t->order ? t->order[start + r] : start + r]",
      "weight[start + r]"),
     # ---- order of work
@@ -209,7 +212,7 @@ class Folder:
         for name in ("benchmarks", "examples"):
             (self.path / name).symlink_to(ROOT / name)
         self.replace("setup.py", '"-O3"', '"-O0"')
-        # One instruction set will do: all are made of the same text.
+        # One instruction set will do: all are made of the same text, but for the instructions that a compiler does not find.
         self.replace("skdl/_leaves.h", "defined(__x86_64__)", "0")
         self.extension = next(self.path.glob("skdl/*.so"))
         self.built = self.extension.read_bytes()
