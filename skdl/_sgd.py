@@ -152,7 +152,9 @@ def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_s
     # Beyond a thousand rows a minibatch's curvature is that of all data; long rows are sampled more sparingly.
     row_values = 1 + X.nnz // X.shape[0] if sparse.issparse(X) else X.shape[1]
     size = max(1, min(batch_size, 1024, 2**22 // row_values))
-    sampled = np.random.default_rng(0).permutation(rows)[: n_sampled * size] if n_batches > 1 else rows
+    sampled = rows
+    if n_batches > 1:
+        sampled = np.random.default_rng(0).choice(rows, min(n_sampled * size, len(rows)), replace=False)
     n_sampled = len(sampled) // size
     sampled = sampled[: n_sampled * size]
     U = coordinates.apply(X[sampled])

@@ -594,3 +594,24 @@ def test_numbers_of_numpy_are_numbers(container):
     same_model(clf, plain)
     assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
     assert_array_equal(clf.partial_fit(X, LABELS).coef_, plain.partial_fit(X, LABELS).coef_)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "i8", "u8", ">i4"])
+@pytest.mark.parametrize("end", ["low", "high"])
+def test_integer_labels_at_the_ends_of_their_type(dtype, end):
+    limits = np.iinfo(dtype)
+    labels = np.array([7, 0, 200], dtype=object)  # further apart than int8 is wide
+    labels = limits.min + labels if end == "low" else limits.max - labels
+    y = np.tile(labels, 100).astype(dtype)
+    X = (y == y.max()).astype(float)[:, np.newaxis]
+    clf = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
+    assert_array_equal(clf.classes_, np.unique(y))
+    assert clf.classes_.dtype == np.unique(y).dtype
+    assert (clf.predict(X)[y == y.max()] == y.max()).all()
+
+
+def test_labels_that_look_like_numbers_to_be_predicted():
+    with pytest.warns(UserWarning, match="regression"):
+        SoftmaxRegressionClassifier(max_iter=1).fit(np.arange(60.0)[:, np.newaxis], np.arange(60) // 1.5)
+    with pytest.warns(UserWarning, match="regression"):
+        SoftmaxRegressionClassifier(max_iter=1).fit(np.arange(60.0)[:, np.newaxis], np.arange(60) % 40)
