@@ -62,6 +62,7 @@ cdef extern from "_leaves.h" nogil:
         void* loss
         int64_t chunk, n_blocks
         const int64_t* block
+        int64_t n_parts
         int32_t* stamp
         const double* drift
         const double* decay
@@ -84,7 +85,7 @@ cdef extern from "_leaves.h" nogil:
         void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*settle)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* stamp, int32_t until) noexcept nogil
-        void (*flush)(const skdl_task*, int64_t f0, int64_t f1, int32_t* stamp, int32_t last) noexcept nogil
+        void (*flush)(const skdl_task*, int64_t c0, int64_t c1, int32_t* stamp, int32_t last) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t f, double* total) noexcept nogil
 
     ctypedef struct skdl_barrier:
@@ -202,13 +203,16 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
                 return
 
 
+cdef inline int64_t first_class(const skdl_task* t, int64_t part) noexcept nogil:
+    """Where part `part` of CSR's classes begins: whole vectors, and where there is less than one, all in one part."""
+    return min(SKDL_PAD * share(n_units(t.ld, SKDL_PAD), part, t.n_parts), t.ld)
+
+
 cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
                        const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
-    cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows
-    # Parameters are shared by whole vectors; where there is less than one, a single thread works.
-    cdef int64_t c0 = SKDL_PAD * share(n_units(t.ld, SKDL_PAD), thread, n_threads)
-    cdef int64_t c1 = min(SKDL_PAD * share(n_units(t.ld, SKDL_PAD), thread + 1, n_threads), t.ld)
-    cdef int32_t* stamp = t.stamp + thread * t.n_features
+    cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, part
+    # A part for each thread, or several: OpenMP may start fewer than it was asked for.
+    cdef int64_t p0 = share(t.n_parts, thread, n_threads), p1 = share(t.n_parts, thread + 1, n_threads)
     cdef int32_t batch
     cdef double asked = skdl_seconds()
     for batch in range(n_batches):
@@ -216,25 +220,27 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
         stop = min(begin + batch_size, t.n_order)
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
-            leaf.settle(t, start, min(t.chunk, stop - start), c0, c1, stamp, batch + 1)
+            for part in range(p0, p1):
+                leaf.settle(t, start, min(t.chunk, stop - start), first_class(t, part), first_class(t, part + 1),
+                            t.stamp + part * t.n_features, batch + 1)
             listen(barrier, thread, &asked)
             if skdl_stopped(barrier):
                 break
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
             n_rows = min(t.chunk, stop - start)
-            leaf.sparse_forward(t, start, n_rows, c0, c1)
+            for part in range(p0, p1):
+                leaf.sparse_forward(t, start, n_rows, first_class(t, part), first_class(t, part + 1))
             if make_residuals(leaf, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &asked, loss):
                 return
-            leaf.sparse_backward(t, start, n_rows, c0, c1)
-    if skdl_wait(barrier, n_threads):
-        return
-    leaf.flush(t, share(t.n_features, thread, n_threads), share(t.n_features, thread + 1, n_threads), stamp,
-               <int32_t>n_batches)
+            for part in range(p0, p1):
+                leaf.sparse_backward(t, start, n_rows, first_class(t, part), first_class(t, part + 1))
+    for part in range(p0, p1):
+        leaf.flush(t, first_class(t, part), first_class(t, part + 1), t.stamp + part * t.n_features, <int32_t>n_batches)
 
 
 def run_epoch(
-    real[:, ::1] coef,                   # INOUT  (n_classes, ld); CSR: (n_features, ld). First, since its type decides `real`
+    real[:, ::1] coef,                   # INOUT  (n_classes, ld); CSR: (2 n_features, ld). First, since its type decides `real`
     const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size); CSR: (1, nnz * item size)
     const unsigned char[::1] indices,    # IN     CSR's column numbers as bytes; None: X is dense
     const unsigned char[::1] indptr,     # IN     CSR's row ends as bytes; None: X is dense
@@ -248,7 +254,7 @@ def run_epoch(
     const double[::1] step_sizes,        # IN     (n_batches,)
     const real[::1] mean,                # IN     (ld,) or None
     const real[::1] scale,               # IN     (ld,); CSR: (n_features,); or None
-    real[:, ::1] velocity,               # INOUT  like coef, or None
+    real[:, ::1] velocity,               # INOUT  like coef, or None; CSR: None
     real[:, ::1] intercept,              # INOUT  (2, n_classes) and its velocity
     bint fit_intercept,
     const real[::1] l1,                  # IN     like scale, or None: penalty on each feature's coefficients
@@ -258,7 +264,7 @@ def run_epoch(
     real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (ld,)
     real[::1] logits,                    # OUT    ((n_blocks + 1) * n_classes * chunk,)
     real[::1] loss,                      # OUT    (chunk,)
-    int32_t[:, ::1] stamp,               # INOUT  (n_threads, n_features) zeros before and after, CSR only
+    int32_t[:, ::1] stamp,               # INOUT  (n_parts, n_features) zeros before and after, CSR only
     const double[::1] drift,             # IN     (n_batches + 2,), CSR only
     const double[::1] decay,             # IN     (n_batches + 2,) powers of the momentum, CSR only
     const double[::1] elapsed,           # IN     (n_batches + 2,), CSR only
@@ -274,6 +280,7 @@ def run_epoch(
     task.X = <const char*>&X[0, 0]
     if indptr is not None:
         task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
+        task.n_parts = stamp.shape[0]
         task.stamp, task.drift, task.decay, task.elapsed = &stamp[0, 0], &drift[0], &decay[0], &elapsed[0]
         task.row = &packed[0]
     else:

@@ -420,9 +420,15 @@ static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
 }
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
-/* Parameters are feature-major, (n_features, ld): a stored value touches one row of them. ld is n_classes padded to a power
- * of two below SKDL_PAD, and to a multiple of SKDL_PAD beyond. A thread owns the columns [c0, c1) of them, some classes of every
- * feature: no other reads or writes these, so they never travel between the caches of two cores. */
+/* A thread owns the classes [c0, c1): their parameters of every feature, which no other thread reads or writes. They lie in a
+ * piece of memory of its own, so that they never travel between the caches of two cores, not even as the neighbours that a
+ * processor fetches unasked: (n_features, 2, c1 - c0), weights and velocity side by side, since a feature that occurs needs
+ * both. The pieces follow each other; n_classes is padded to ld, a power of two below SKDL_PAD and a multiple of SKDL_PAD beyond. */
+
+INLINE REAL *NAME(weights)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1)
+{
+    return (REAL *)t->coef + 2 * (t->n_features * c0 + j * (c1 - c0));
+}
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
 {
@@ -445,10 +451,11 @@ INLINE NAME(row) NAME(stored)(const skdl_task *t, int64_t i)
 }
 
 /* Rows come in random order, and each of their values has a row of parameters anywhere; so all are asked for in time: where
- * a row begins, then its values, then the parameters of each. The processor guesses what follows the first 512 bytes. */
+ * a row begins, then its values, then the parameters of each. They go to the second cache, which can have more on their way than
+ * the first (a tenth of an epoch). The processor guesses what follows the first 512 bytes. */
 INLINE void NAME(fetch_lines)(const void *p, int64_t n_bytes)
 {
-    for (int64_t i = 0; i < n_bytes && i < 512; i += 64) __builtin_prefetch((const char *)p + i, 1, 3);
+    for (int64_t i = 0; i < n_bytes && i < 512; i += 64) __builtin_prefetch((const char *)p + i, 1, 2);
 }
 
 INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i)
@@ -462,30 +469,31 @@ INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i)
     NAME(fetch_lines)(t->X + row.begin * size, n * size + 63);
 }
 
-INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, REAL *h)
+INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, int64_t stride, REAL *h)
 {
     V sum[4] = {0};
     for (int64_t e = row.begin; e < row.end; e++) {
         const int64_t j = NAME(index)(t->indices, t->index64, e);
-        const REAL x = NAME(value)(t, e, j), *w = coef + j * t->ld;
+        const REAL x = NAME(value)(t, e, j), *w = coef + j * stride;
         _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) sum[k] += x * NAME(load)(w + k * LANES);
     }
     _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
 }
 
-/* Logits of a chunk. Where ld is shorter than a vector, the lanes beyond are read and not used. */
+/* Logits of a chunk. Where there are fewer classes than lanes, the lanes beyond are read and not used. */
 static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
     REAL h[4 * LANES], *logits = (REAL *)t->logits;
     for (int64_t r = 0; r < n_rows; r++) {
         const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t tile = c0; tile < c1; tile += 4 * LANES) {
-            const REAL *coef = (const REAL *)t->coef + tile;
+            const REAL *coef = NAME(weights)(t, 0, c0, c1) + tile - c0;
+            const int64_t stride = 2 * (c1 - c0);
             switch ((c1 - tile + LANES - 1) / LANES) {
-            case 1: NAME(sparse_forward_tile)(1, t, row, coef, h); break;
-            case 2: NAME(sparse_forward_tile)(2, t, row, coef, h); break;
-            case 3: NAME(sparse_forward_tile)(3, t, row, coef, h); break;
-            default: NAME(sparse_forward_tile)(4, t, row, coef, h);
+            case 1: NAME(sparse_forward_tile)(1, t, row, coef, stride, h); break;
+            case 2: NAME(sparse_forward_tile)(2, t, row, coef, stride, h); break;
+            case 3: NAME(sparse_forward_tile)(3, t, row, coef, stride, h); break;
+            default: NAME(sparse_forward_tile)(4, t, row, coef, stride, h);
             }
             for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_classes; c++) logits[c * t->chunk + r] = h[c - tile];
         }
@@ -495,18 +503,18 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
 /* Adds a chunk's gradient to the velocity, which `settle` has decayed. */
 static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
-    const int64_t ld = t->ld;
-    const REAL *residuals = NAME(residuals)(t);
-    REAL *restrict z = (REAL *)t->row;
+    const int64_t n = c1 - c0;
+    const REAL *residuals = NAME(residuals)(t) + c0 * t->chunk;
+    REAL *restrict z = (REAL *)t->row + c0;
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = c0; c < c1 && c < t->n_classes; c++) z[c] = residuals[c * t->chunk + r];
+        for (int64_t c = 0; c < n && c < t->n_classes - c0; c++) z[c] = residuals[c * t->chunk + r];
         const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t e = row.begin; e < row.end; e++) {
             const int64_t j = NAME(index)(t->indices, t->index64, e);
             const REAL x = NAME(value)(t, e, j);
-            REAL *restrict v = (REAL *)t->velocity + j * ld;
-            if (ld < SKDL_PAD) for (int64_t c = 0; c < ld; c++) v[c] += x * z[c];
-            else for (int64_t c = c0; c < c1; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
+            REAL *restrict v = NAME(weights)(t, j, c0, c1) + n;
+            if (n < SKDL_PAD) for (int64_t c = 0; c < n; c++) v[c] += x * z[c];
+            else for (int64_t c = 0; c < n; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
         }
     }
 }
@@ -516,21 +524,21 @@ static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_r
  * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. */
 INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t seen, int32_t until, double decay)
 {
-    const int64_t ld = t->ld;
-    REAL *restrict w = (REAL *)t->coef + j * ld, *restrict v = (REAL *)t->velocity + j * ld;
+    const int64_t n = c1 - c0;
+    REAL *restrict w = NAME(weights)(t, j, c0, c1), *restrict v = w + n;
     const REAL way = (REAL)(t->drift[seen] - t->decay[until - seen] * t->drift[until]), m = (REAL)decay;
     const REAL lr = (REAL)(t->elapsed[until] - t->elapsed[seen]);
     const REAL factor = t->l2 ? 1 / (1 + lr * ((const REAL *)t->l2)[j]) : 1;
     const REAL threshold = t->l1 ? lr * ((const REAL *)t->l1)[j] : 0;
-    if (ld < SKDL_PAD) {
-        for (int64_t c = 0; c < ld; c++) {
+    if (n < SKDL_PAD) {
+        for (int64_t c = 0; c < n; c++) {
             const REAL x = (w[c] - way * v[c]) * factor, above = x - threshold, below = x + threshold;
             w[c] = t->l1 ? (above > 0 ? above : 0) + (below < 0 ? below : 0) : x;
             v[c] *= m;
         }
         return;
     }
-    for (int64_t c = c0; c < c1; c += LANES) {
+    for (int64_t c = 0; c < n; c += LANES) {
         const V vc = NAME(load)(v + c), zero = {0};
         V x = (NAME(load)(w + c) - way * vc) * factor;
         if (t->l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
@@ -551,8 +559,7 @@ static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int6
         for (int64_t e = row.begin; e < row.end; e++) {
             if (ahead < next.end) {
                 const int64_t j = NAME(index)(t->indices, t->index64, ahead++);
-                NAME(fetch_lines)((const REAL *)t->coef + j * t->ld + c0, (c1 - c0) * LANE_BYTES);
-                NAME(fetch_lines)((const REAL *)t->velocity + j * t->ld + c0, (c1 - c0) * LANE_BYTES);
+                NAME(fetch_lines)(NAME(weights)(t, j, c0, c1), 2 * (c1 - c0) * LANE_BYTES);
             }
             const int64_t j = NAME(index)(t->indices, t->index64, e);
             if (stamp[j] == until) continue;
@@ -562,12 +569,11 @@ static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int6
     }
 }
 
-/* The end of an epoch, whose last step is `last`: the features [f0, f1) are brought up to date, in the order of memory, and
- * the thread's record, which is like that of the others, starts anew. */
-static void NAME(flush)(const skdl_task *t, int64_t f0, int64_t f1, int32_t *stamp, int32_t last)
+/* The end of an epoch, whose last step is `last`: all features are brought up to date, and the record starts anew. */
+static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *stamp, int32_t last)
 {
-    for (int64_t j = f0; j < f1; j++)
-        NAME(catch_up)(t, j, 0, t->ld, stamp[j], last + 1, t->decay[last - stamp[j]]);
+    for (int64_t j = 0; j < t->n_features; j++)
+        NAME(catch_up)(t, j, c0, c1, stamp[j], last + 1, t->decay[last - stamp[j]]);
     memset(stamp, 0, (size_t)t->n_features * sizeof(int32_t));
 }
 

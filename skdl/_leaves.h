@@ -53,7 +53,7 @@ typedef struct {
     int storage, index64;
     /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
     const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
-    /* parameters: dense (n_classes, ld), CSR (n_features, ld) */
+    /* parameters: dense (n_classes, ld); for CSR see _leaf.h, coef has the velocity too */
     void *coef, *velocity;    /* INOUT real (statistics: (2, ld)); velocity may be NULL for dense data where momentum = 0 and chunk = batch */
     void *intercept;          /* INOUT (n_classes,) real, then its velocity (n_classes,) */
     const void *l1, *l2;      /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
@@ -67,7 +67,8 @@ typedef struct {
     int64_t chunk, n_blocks;
     const int64_t *block;     /* (n_blocks + 1,) columns */
     /* CSR only: what a feature that does not occur owes. Step 0 is none: it decays the velocity that an epoch begins with */
-    int32_t *stamp;           /* (n_threads, n_features) the first step that a thread's parameters of a feature have not taken */
+    int64_t n_parts;          /* in which the classes are shared */
+    int32_t *stamp;           /* (n_parts, n_features) the first step that a part's parameters of a feature have not taken */
     const double *drift;      /* (n_batches + 2,) see catch_up */
     const double *decay;      /* (n_batches + 2,) powers of the momentum */
     const double *elapsed;    /* (n_batches + 2,) sum of the step sizes before each step */
@@ -99,7 +100,7 @@ typedef struct {
     void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until);
-    void (*flush)(const skdl_task *, int64_t f0, int64_t f1, int32_t *stamp, int32_t last);
+    void (*flush)(const skdl_task *, int64_t c0, int64_t c1, int32_t *stamp, int32_t last);
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f, double *total);
 } skdl_leaves;
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from itertools import pairwise
 
 import joblib
 import numpy as np
@@ -220,15 +221,8 @@ class OpenMPBackend:
         coef, intercept = (None, np.zeros(n_classes)) if parameters is None else parameters
         coef_velocity, intercept_velocity = (None, np.zeros(n_classes)) if velocity is None else velocity
 
-        def padded(a, ld):
-            """Coefficients as the kernels have them: for CSR feature-major, where a stored value meets one row of them."""
-            if a is None:
-                return _zeros((n_features if self.is_sparse else n_classes, ld), dtype)
-            return _pad_columns(a.T if self.is_sparse else a, ld, dtype)
-
         if self.is_sparse:
             ld = _padded(n_classes) if n_classes > _kernels.PAD // 2 else 1 << (n_classes - 1).bit_length()
-            self.coef, self.velocity = padded(coef, ld), padded(coef_velocity, ld)
             padded_features, n_blocks, n_values = n_features, 1, self.X.nnz
             row_values = n_values / self.X.shape[0]
             chunk = _chunk_rows(batch_size, 2 * n_classes * dtype.itemsize + int(8 * row_values))
@@ -236,14 +230,22 @@ class OpenMPBackend:
             n_threads = threads(self.n_jobs, min(useful, _padded(ld) // _kernels.PAD))  # which share the classes
             scratch = ld
             self.stamp = np.zeros((n_threads, n_features), dtype=np.int32)
+            self.coef, self.velocity = _zeros((2 * n_features, ld), dtype), None
+            for classes, part in self._parts():
+                for i, given in enumerate((coef, coef_velocity)):
+                    if given is not None:
+                        part[:, i, : len(given[classes])] = given[classes].T
         else:
             ld = padded_features = self.block[-1]
             n_blocks = len(self.block) - 1
             row_bytes = (ld + (n_blocks + 1) * n_classes) * dtype.itemsize
             chunk = _chunk_rows(batch_size, row_bytes, n_classes * ld * dtype.itemsize)
-            self.coef = padded(coef, ld)
             keeps_gradient = momentum > 0 or chunk < batch_size
-            self.velocity = padded(coef_velocity, ld) if keeps_gradient else None
+
+            def padded(a):
+                return _zeros((n_classes, ld), dtype) if a is None else _pad_columns(a, ld, dtype)
+
+            self.coef, self.velocity = padded(coef), padded(coef_velocity) if keeps_gradient else None
             n_threads = threads(self.n_jobs, useful_threads(4 * chunk * n_features * (n_classes + CONVERSION)))
             scratch = chunk * ld
             self.stamp = None
@@ -283,15 +285,31 @@ class OpenMPBackend:
         )
         return total / len(order)
 
-    def _unpadded(self, a):
-        return (a[:, : self.n_classes].T if self.is_sparse else a[:, : self.n_features]).copy()
+    def _parts(self):
+        """Of CSR's parameters: classes, and their piece of memory (n_features, 2, n_classes), where padding may follow."""
+        n_parts, ld = len(self.stamp), self.coef.shape[1]
+        n_units = -(-ld // _kernels.PAD)
+        bounds = [min(_kernels.PAD * (n_units * i // n_parts), ld) for i in range(n_parts + 1)]
+        memory = self.coef.reshape(-1)
+        for c0, c1 in pairwise(bounds):
+            piece = memory[2 * self.n_features * c0 : 2 * self.n_features * c1]
+            yield slice(c0, c1), piece.reshape(self.n_features, 2, c1 - c0)
+
+    def _unpacked(self, i):
+        """Of CSR, a copy (n_classes, n_features) of the coefficients (0) or their velocity (1)."""
+        return np.concatenate([part[:, i].T for _, part in self._parts()])[: self.n_classes]
 
     def get_parameters(self):
-        return self._unpadded(self.coef), self.intercept[0].copy()
+        coef = self._unpacked(0) if self.is_sparse else self.coef[:, : self.n_features].copy()
+        return coef, self.intercept[0].copy()
 
     def get_velocity(self):
-        velocity = np.zeros_like(self.coef) if self.velocity is None else self.velocity
-        return self._unpadded(velocity), self.intercept[1].copy()
+        if self.is_sparse:
+            velocity = self._unpacked(1)
+        else:
+            velocity = np.zeros_like(self.coef) if self.velocity is None else self.velocity
+            velocity = velocity[:, : self.n_features].copy()
+        return velocity, self.intercept[1].copy()
 
 
 def decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None):

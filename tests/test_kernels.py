@@ -295,6 +295,26 @@ def test_column_statistics_by_threads(d, monkeypatch, many_parts):
         np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.parametrize("n_logits", [40, 58])
+def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
+    """OpenMP may start fewer threads than it is asked for."""
+    monkeypatch.setattr(_openmp, "max_threads", lambda n_jobs: n_jobs)
+    p = Problem(60, 30, n_logits, storage="float32", csr=True)
+    expected = p.run([0.1] * 3, 20, momentum=0.9, n_epochs=2, n_jobs=1)
+    for n_threads in (1, 2, 3):
+        backend = p.backend_class(p.X, p.y, p.weight, n_logits, n_jobs=3)
+        backend.start((p.W, p.b), (p.V, p.v), mean=None, scale=None, l1=None, l2=None, momentum=0.9, fit_intercept=True,
+                      batch_size=20)  # fmt: skip
+        assert backend._start["n_threads"] == 3
+        backend._start["n_threads"] = n_threads
+        for _ in range(2):
+            loss = backend.run_epoch(p.order, np.full(3, 0.1))
+        assert loss == expected[0]
+        found = *backend.get_parameters(), *backend.get_velocity()
+        for got, right in zip(found, (*expected[1:3], *expected[3]), strict=True):
+            np.testing.assert_array_equal(got, right)
+
+
 def test_unknown_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDL_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"SKDL_INSTRUCTION_SET='mmx'.*baseline"):
