@@ -140,8 +140,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Number of rows of a minibatch. With ``lr="auto"`` the rows are shared evenly by as many minibatches as that makes.
     max_iter : "auto" or int, default="auto"
         Number of epochs, that is of passes over the data. "auto" makes 3000 updates and at least 5 epochs:
-        7 epochs for 60,000 rows, 3000 for 100.
-    lr_schedule : {"constant", "linear", "cosine"}, default="linear"
+        6 epochs for 60,000 rows, 3000 for 100.
+    lr_schedule : {"constant", "linear", "cosine"}, default="cosine"
         How the step size falls: not at all, or to 0 at the end of `max_iter` epochs.
     momentum : float in [0, 1), default=0.9
         Heavy ball: V := momentum V + G; W := W - lr V.
@@ -252,7 +252,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         lr="auto",
         batch_size=128,
         max_iter="auto",
-        lr_schedule="linear",
+        lr_schedule="cosine",
         momentum=0.9,
         alpha="auto",
         l1_ratio=0.0,
