@@ -4,7 +4,8 @@
 
 small   iris, wine, breast cancer, digits, raw and standardised: F, test error, and the gap F - optimum in units of the
         tolerance (2 % of the optimum, or 0.005 where that is below 0.1), over splits
-images  MNIST and Fashion-MNIST as bytes, in [0, 1] and standardised: the defaults and max_iter=2, over seeds
+images  MNIST and Fashion-MNIST as bytes, in [0, 1] and standardised: the defaults, max_iter=2, and what a linearly falling
+        step makes of as many epochs and of one more, over seeds
 cost    what the statistics of the features and the estimate of the step take, against one epoch
 
 The objective is that of alpha="auto", the optimum's too. Optima are computed once, by L-BFGS, and kept in
@@ -67,7 +68,7 @@ def table_small(args):
 
 def table_images(args):
     print(f"\nImages, mean of {args.image_seeds} seeds (in brackets: the worst)")
-    print(f"{'data':36}{'epochs':>8}{'F':>9}{'over opt.':>11}{'test log-loss':>15}{'test error %':>22}")
+    print(f"{'data':36}{'epochs':>10}{'F':>9}{'over opt.':>11}{'test log-loss':>15}{'test error %':>22}")
     for name in installed_images():
         for scaling in ("raw", "[0, 1]", "standardised"):
             X, X_test, y, y_test = images(name, scaling)
@@ -76,19 +77,21 @@ def table_images(args):
             f_best, H = objective(X, y, *best, alpha), logits(X_test, *best)
             title = f"{TITLES[name]} {scaling} {X.dtype}"
             print(
-                f"{title:36}{'optimum':>8}{f_best:9.4f}{'':11}{log_loss(H, y_test):15.4f}{error(H, y_test):12.2f}",
+                f"{title:36}{'optimum':>10}{f_best:9.4f}{'':11}{log_loss(H, y_test):15.4f}{error(H, y_test):12.2f}",
                 flush=True,
             )
-            for max_iter in (2, "auto"):
+            linear = dict(lr_schedule="linear")
+            for settings in (dict(max_iter=2), {}, dict(max_iter=6, **linear), dict(max_iter=7, **linear)):
                 rows = []
                 for seed in range(args.image_seeds):
-                    model = SoftmaxRegressionClassifier(max_iter=max_iter, random_state=seed).fit(X, y)
+                    model = SoftmaxRegressionClassifier(random_state=seed, **settings).fit(X, y)
                     H = logits(X_test, model.coef_, model.intercept_)
                     f = objective(X, y, model.coef_, model.intercept_, alpha)
                     rows.append([f, log_loss(H, y_test), error(H, y_test)])
                 f, loss, e = np.mean(rows, axis=0)
+                epochs = f"{settings.get('lr_schedule', '')} {model.n_iter_}"
                 print(
-                    f"{'':36}{model.n_iter_:8}{f:9.4f}{100 * (f / f_best - 1):+10.1f}%{loss:15.4f}{e:12.2f}"
+                    f"{'':36}{epochs:>10}{f:9.4f}{100 * (f / f_best - 1):+10.1f}%{loss:15.4f}{e:12.2f}"
                     f"  ({np.max(rows, axis=0)[2]:.2f})",
                     flush=True,
                 )

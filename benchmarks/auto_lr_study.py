@@ -45,7 +45,7 @@ DEFAULTS = dict(
     batch_size=128,
     max_iter=None,
     momentum=0.9,
-    schedule="linear",
+    schedule="cosine",
     curvature=4.0,
     noise=3.8,
     updates=3000,
@@ -115,7 +115,7 @@ def fit(X, y, *, alpha=ALPHA, sample_weight=None, seed=0, shuffle=True, proximal
     n, d = A.shape
     n_batches = -(-n // p["batch_size"])
     size = -(-n // n_batches)  # even batches: no small last one
-    epochs = p["max_iter"] or max(p["min_epochs"], -(-p["updates"] // n_batches))
+    epochs = p["max_iter"] or max(p["min_epochs"], round(p["updates"] / n_batches))
     m, rng = p["momentum"], np.random.RandomState(seed)
     start = auto_step(A, w, k, size, n_batches, m, p["curvature"], p["noise"], rng)
     steps = start * SCHEDULES[p["schedule"]](np.arange(epochs * n_batches) / (epochs * n_batches))
@@ -283,7 +283,7 @@ def table_steps(args):
         "twice the steps": dict(curvature=8.0, noise=7.6),
         "no momentum": dict(momentum=0.0),
         "constant step": dict(schedule="constant"),
-        "cosine": dict(schedule="cosine"),
+        "linear": dict(schedule="linear"),
         "batch 32": dict(batch_size=32),
         "batch 32, no noise term": dict(batch_size=32, noise=1e9),
         "batch 512": dict(batch_size=512),

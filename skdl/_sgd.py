@@ -221,14 +221,14 @@ def log_loss_and_accuracy(logits, y, weight):
     return np.average(losses, weights=weight), np.average(correct, weights=weight)
 
 
-# Updates that a fit with max_iter="auto" makes at the most, unless they are fewer than so many epochs; with fewer than
+# Updates that a fit with max_iter="auto" makes, about, or so many epochs where those are more; with fewer than
 # ENOUGH_UPDATES a fit may stop short of the optimum. From the study in benchmarks/auto_lr.py.
 AUTO_UPDATES, AUTO_EPOCHS, ENOUGH_UPDATES = 3000, 5, 1000
 
 
 def auto_epochs(n_rows, batch_size):
     """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
-    return max(AUTO_EPOCHS, AUTO_UPDATES // -(-n_rows // batch_size))
+    return max(AUTO_EPOCHS, round(AUTO_UPDATES / -(-n_rows // batch_size)))
 
 
 # A mean loss beyond this is no longer on the way back: its logits differ by more than float64 can resolve. The penalty may
