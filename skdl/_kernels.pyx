@@ -380,7 +380,8 @@ cdef void describe(const skdl_leaves* leaf, const skdl_task* shared, skdl_barrie
     if n_parts == 1:
         p0, p1 = 0, 1
         f0, f1 = share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)
-    t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
+    else:
+        t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
     for part in range(p0, p1):
         t.coef = <char*>shared.coef + part * 2 * t.ld * item_size
         for c in range(share(n_chunks, part, n_parts), share(n_chunks, part + 1, n_parts)):
@@ -395,7 +396,7 @@ cdef void describe(const skdl_leaves* leaf, const skdl_task* shared, skdl_barrie
 def column_statistics(
     const real[::1] first,               # IN     (ld,) some row, about which the sums are taken
     real[:, :, ::1] extremes,            # INOUT  (n_parts, 2, ld) minimum and maximum; infinity and its opposite before
-    real[::1] packed,                    # OUT    (n_threads * chunk * ld,) zeros before
+    real[::1] packed,                    # OUT    (chunk * ld,) zeros before; for each thread where they share the parts
     int64_t chunk,
     const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
     int storage,

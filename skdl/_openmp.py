@@ -198,7 +198,7 @@ class OpenMPBackend:
         _kernels.column_statistics(
             first,
             extremes,
-            _zeros((n_threads * STATISTICS_ROWS * ld,), self.dtype),
+            _zeros(((1 if n_parts == 1 else n_threads) * STATISTICS_ROWS * ld,), self.dtype),
             STATISTICS_ROWS,
             self._data["X"],
             self._data["storage"],
