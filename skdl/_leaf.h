@@ -593,7 +593,7 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
     }
     for (int64_t r = 0; r < n_rows; r++) {
         if (next + r < t->n_order)
-            for (int64_t i = -(j * size) & 63; i < n_vectors * LANES * size; i += 64)
+            for (int64_t i = -(j * size) & 63; i < n_vectors * LANES * size; i += 64)  /* a line once, whichever tile begins it */
                 __builtin_prefetch(NAME(row_address)(t, next + r, j) + i, 0, 2);
         const REAL w = weight ? weight[t->order ? t->order[start + r] : start + r] : 1;
         _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
