@@ -63,6 +63,7 @@ cdef extern from "_leaves.h" nogil:
         int64_t chunk, n_blocks
         const int64_t* block
         int64_t n_parts
+        const int64_t* part
         int32_t* stamp
         const double* drift
         const double* decay
@@ -203,11 +204,6 @@ cdef void train_dense(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier*
                 return
 
 
-cdef inline int64_t first_class(const skdl_task* t, int64_t part) noexcept nogil:
-    """Where part `part` of CSR's classes begins: whole vectors, and where there is less than one, all in one part."""
-    return min(SKDL_PAD * share(n_units(t.ld, SKDL_PAD), part, t.n_parts), t.ld)
-
-
 cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
                        const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
     cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, part
@@ -221,7 +217,7 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
         for chunk in range(n_units(stop - begin, t.chunk)):
             start = begin + chunk * t.chunk
             for part in range(p0, p1):
-                leaf.settle(t, start, min(t.chunk, stop - start), first_class(t, part), first_class(t, part + 1),
+                leaf.settle(t, start, min(t.chunk, stop - start), t.part[part], t.part[part + 1],
                             t.stamp + part * t.n_features, batch + 1)
             listen(barrier, thread, &asked)
             if skdl_stopped(barrier):
@@ -230,13 +226,13 @@ cdef void train_sparse(const skdl_leaves* leaf, const skdl_task* t, skdl_barrier
             start = begin + chunk * t.chunk
             n_rows = min(t.chunk, stop - start)
             for part in range(p0, p1):
-                leaf.sparse_forward(t, start, n_rows, first_class(t, part), first_class(t, part + 1))
+                leaf.sparse_forward(t, start, n_rows, t.part[part], t.part[part + 1])
             if make_residuals(leaf, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &asked, loss):
                 return
             for part in range(p0, p1):
-                leaf.sparse_backward(t, start, n_rows, first_class(t, part), first_class(t, part + 1))
+                leaf.sparse_backward(t, start, n_rows, t.part[part], t.part[part + 1])
     for part in range(p0, p1):
-        leaf.flush(t, first_class(t, part), first_class(t, part + 1), t.stamp + part * t.n_features, <int32_t>n_batches)
+        leaf.flush(t, t.part[part], t.part[part + 1], t.stamp + part * t.n_features, <int32_t>n_batches)
 
 
 def run_epoch(
@@ -264,6 +260,7 @@ def run_epoch(
     real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (ld,)
     real[::1] logits,                    # OUT    ((n_blocks + 1) * n_classes * chunk,)
     real[::1] loss,                      # OUT    (chunk,)
+    const int64_t[::1] part,             # IN     (n_parts + 1,) classes, CSR only
     int32_t[:, ::1] stamp,               # INOUT  (n_parts, n_features) zeros before and after, CSR only
     const double[::1] drift,             # IN     (n_batches + 2,), CSR only
     const double[::1] decay,             # IN     (n_batches + 2,) powers of the momentum, CSR only
@@ -280,7 +277,7 @@ def run_epoch(
     task.X = <const char*>&X[0, 0]
     if indptr is not None:
         task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
-        task.n_parts = stamp.shape[0]
+        task.part, task.n_parts = &part[0], part.shape[0] - 1
         task.stamp, task.drift, task.decay, task.elapsed = &stamp[0, 0], &drift[0], &decay[0], &elapsed[0]
         task.row = &packed[0]
     else:

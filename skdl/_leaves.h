@@ -67,7 +67,8 @@ typedef struct {
     int64_t chunk, n_blocks;
     const int64_t *block;     /* (n_blocks + 1,) columns */
     /* CSR only: what a feature that does not occur owes. Step 0 is none: it decays the velocity that an epoch begins with */
-    int64_t n_parts;          /* in which the classes are shared */
+    int64_t n_parts;
+    const int64_t *part;      /* (n_parts + 1,) classes */
     int32_t *stamp;           /* (n_parts, n_features) the first step that a part's parameters of a feature have not taken */
     const double *drift;      /* (n_batches + 2,) see catch_up */
     const double *decay;      /* (n_batches + 2,) powers of the momentum */

@@ -129,10 +129,14 @@ def _bytes(X):
     return X.view(np.uint8).reshape(len(X), -1)
 
 
+def _even_parts(n, n_parts):
+    """Bounds (n_parts + 1,) of parts of n columns or classes, padded to whole units of PAD, as even as can be."""
+    n_units = _padded(n) // _kernels.PAD
+    return np.array([_kernels.PAD * (n_units * i // n_parts) for i in range(n_parts + 1)], dtype=np.int64)
+
+
 def _column_blocks(n_features):
-    n_vectors = _padded(n_features) // _kernels.PAD
-    n_blocks = max(1, n_vectors // BLOCK_VECTORS)
-    return np.array([_kernels.PAD * (n_vectors * i // n_blocks) for i in range(n_blocks + 1)], dtype=np.int64)
+    return _even_parts(n_features, max(1, _padded(n_features) // _kernels.PAD // BLOCK_VECTORS))
 
 
 def _chunk_rows(n_rows, row_bytes, coef_bytes=0):
@@ -229,6 +233,7 @@ class OpenMPBackend:
             useful = useful_threads(SPARSE_PRODUCT * chunk * row_values * ld)
             n_threads = threads(self.n_jobs, min(useful, _padded(ld) // _kernels.PAD))  # which share the classes
             scratch = ld
+            self.part = _even_parts(ld, n_threads).clip(max=ld)
             self.stamp = np.zeros((n_threads, n_features), dtype=np.int32)
             self.coef, self.velocity = _zeros((2 * n_features, ld), dtype), None
             for classes, part in self._parts():
@@ -248,7 +253,7 @@ class OpenMPBackend:
             self.coef, self.velocity = padded(coef), padded(coef_velocity) if keeps_gradient else None
             n_threads = threads(self.n_jobs, useful_threads(4 * chunk * n_features * (n_classes + CONVERSION)))
             scratch = chunk * ld
-            self.stamp = None
+            self.part = self.stamp = None
         self.intercept = np.ascontiguousarray([intercept, intercept_velocity], dtype=dtype)
 
         def per_feature(a):
@@ -269,6 +274,7 @@ class OpenMPBackend:
             packed=_zeros((scratch,), dtype),
             logits=_zeros(((n_blocks + 1) * n_classes * chunk,), dtype),
             loss=_zeros((chunk,), dtype),
+            part=self.part,
             stamp=self.stamp,
             n_threads=n_threads,
         )
@@ -287,11 +293,8 @@ class OpenMPBackend:
 
     def _parts(self):
         """Of CSR's parameters: classes, and their piece of memory (n_features, 2, n_classes), where padding may follow."""
-        n_parts, ld = len(self.stamp), self.coef.shape[1]
-        n_units = -(-ld // _kernels.PAD)
-        bounds = [min(_kernels.PAD * (n_units * i // n_parts), ld) for i in range(n_parts + 1)]
         memory = self.coef.reshape(-1)
-        for c0, c1 in pairwise(bounds):
+        for c0, c1 in pairwise(self.part):
             piece = memory[2 * self.n_features * c0 : 2 * self.n_features * c1]
             yield slice(c0, c1), piece.reshape(self.n_features, 2, c1 - c0)
 
