@@ -1,51 +1,127 @@
-"""What a backend promises, and the only list of backends."""
+"""What a backend promises, the only list of backends, and what they share."""
 
+import os
 from importlib import import_module
 from typing import Protocol
 
-BACKENDS = {
-    "openmp": ("skdl._openmp", "OpenMPBackend"),
-    "opencl": ("skdl.opencl._backend", "OpenCLBackend"),
-}
+import numpy as np
+
+from skdl import _kernels
+from skdl._scaling import Statistics
+
+# The module of each backend; it is imported when it is first used and has a class `Backend`.
+BACKENDS = {"openmp": "skdl.openmp._backend", "opencl": "skdl.opencl._backend"}
+
+
+def get_backend(name):
+    """The class of a backend."""
+    return import_module(BACKENDS[name]).Backend
 
 
 class Backend(Protocol):
-    """Trains one model on one data set. Shapes and names are those of `skdl._sgd`.
+    """Trains models side by side on blocks of rows, and predicts. Shapes and names are those of `skdl._sgd`.
 
-    A backend takes the data once, runs whole epochs, and gives NumPy arrays back. It checks nothing: data and
-    parameters have been checked by the estimator. Its module also has a function
-    `decision_function(X, coef, intercept, *, rows=None, n_jobs=None, device=None)`: the logits (n_rows, n_classes).
+    Python decides, the device computes: a backend runs whole epochs of a block and gives NumPy arrays back. It checks
+    nothing: the estimator has checked data and parameters. Whatever belongs to a model has a leading axis of models, of
+    length 1 today.
     """
 
-    def __init__(self, X, y, weight, n_classes, *, n_jobs=None, device=None):
-        """X (n_samples, n_features), a C-ordered array or CSR; y (n_samples,) int32 class numbers; weight (n_samples,)
-        float64 with mean 1 over the rows that are trained on, or None; n_classes: number of logits, 1 for two classes.
+    def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
+        """For data like those of `source` (skdl._data), of which only the form is read: `n_features`, `dtype`, `is_sparse`
+        and `row_values`. `self.dtype` is the type in which the backend computes.
         """
 
-    def column_statistics(self, rows):
-        """Mean, variance, minimum and maximum (n_features,) of the columns over `rows`, weighted; of |x| about 0 for CSR.
+    def statistics(self, block, rows):
+        """`Statistics` of the columns over some rows of a block, weighted; of CSR, mean square and largest |x| about 0.
 
         A NaN or an infinity in X makes a mean or variance of its column not finite.
         """
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
-        """Begin with these pairs (coef, intercept) in the scaled coordinates, or with zeros where None.
+        """Begin with these parameters and velocities in the scaled coordinates, or with zeros where None.
 
-        `mean`, `scale`, `l1`, `l2`: (n_features,) or None.
+        mean, scale (n_features,); l1, l2 (n_models, n_features): penalties on the scaled coefficients; or None.
+        momentum (n_models,).
         """
 
-    def run_epoch(self, order, step_sizes):
-        """One pass over the rows `order` (int64) in minibatches, one step size each; return the mean loss on the way."""
+    def run(self, block, order, step_sizes):
+        """One pass over the rows `order` (n_rows,) int64 of a block in minibatches, with step_sizes (n_models, n_batches).
 
-    def get_parameters(self):
+        Returns (n_models,) float64: the sum over the rows of weight times loss, taken on the way.
+        """
+
+    def parameters(self):
         """Copies of coef and intercept, in the scaled coordinates."""
 
-    def get_velocity(self):
-        """Copies of their velocity, a pair like them."""
+    def velocity(self):
+        """Copies of their velocities, a tuple like `parameters`."""
+
+    def predictor(self, X, rows=None):
+        """Place X once, for as many predictions as are wanted from its `rows` (None: all).
+
+        Returns a function: parameters -> logits (n_models, n_rows, n_outputs), in the wider of the types of X and coef.
+        """
 
 
-def get_backend(name):
-    """The module of a backend and its class."""
-    module_name, class_name = BACKENDS[name]
-    module = import_module(module_name)
-    return module, getattr(module, class_name)
+def ceil_div(a, b):
+    """a / b rounded up to a whole number."""
+    return -(-a // b)
+
+
+def compute_dtype(storage_dtype):
+    """The type in which a fit on such values computes: float64 for float64, float32 for everything narrower."""
+    return np.dtype(np.float64 if storage_dtype == np.float64 else np.float32)
+
+
+def pair_or_zeros(pair):
+    """(coef, intercept) of the one model, or zeros of any shape."""
+    if pair is None:
+        return 0.0, 0.0
+    [coef], [intercept] = pair
+    return coef, intercept
+
+
+def moments(n_rows, sum_weight, first, sums, extremes):
+    """Statistics from weighted sums (2, n_features) of x - first and of its square, and minimum and maximum.
+
+    Sums about some row, `first`, keep a large offset out of the squares.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
+        mean, square = sums / sum_weight
+        return Statistics(float(n_rows), first + mean, square - mean**2, *extremes)
+
+
+def csr_statistics(block, rows):
+    """`Backend.statistics` of CSR, about 0."""
+    X, weight = block.X, block.weight
+    sum_weight = len(rows) if weight is None else weight[rows].sum()
+    square, largest = total = np.zeros((2, X.shape[1]))
+    _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, weight, total)
+    return Statistics(float(len(rows)), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
+
+
+def lag_tables(step_sizes, momentum):
+    """Tables (n_batches + 2,) of what a feature of CSR, which takes its steps when it next occurs, has to make up for.
+
+    With s the first step not taken and t the next to come: its velocity moves it by v (drift[s] - decay[t - s] drift[t]) and
+    decays by decay[t - s]; its penalty is that of a step of cumulative_lr[t] - cumulative_lr[s]. Step 0 is none: it stands
+    for the decay of the velocity with which an epoch begins.
+    """
+    step = np.concatenate([[0.0], step_sizes])
+    drift = np.zeros(len(step) + 1)
+    for s in range(len(step) - 1, -1, -1):
+        drift[s] = step[s] + momentum * drift[s + 1]
+    decay = momentum ** np.arange(len(step) + 1.0)
+    return {"drift": drift, "decay": decay, "cumulative_lr": np.concatenate([[0.0], np.cumsum(step)])}
+
+
+class ForkGuard:
+    """Whether this process was forked from one that had `used` what does not survive a fork."""
+
+    def __init__(self, *, used):
+        self.used, self.forked = used, False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self):
+        self.forked = self.used

@@ -1,0 +1,44 @@
+"""Where rows come from: a source gives them out in blocks, each of which a backend runs."""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+
+class Block(NamedTuple):
+    """Rows in memory. Shapes are those of `skdl._sgd`."""
+
+    X: object
+    y: np.ndarray = None
+    weight: np.ndarray = None
+
+
+class InMemory:
+    """Data in memory: one block, of which `rows` are visited (None: all). Without y it can only be predicted."""
+
+    def __init__(self, X, y=None, weight=None, rows=None):
+        self.rows = np.arange(X.shape[0]) if rows is None else rows
+        self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
+        # Mean number of stored values of a row.
+        self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
+        if weight is not None:
+            weight = weight / weight[self.rows].mean()
+        self.block = Block(X, None if y is None else y.astype(np.int32), weight)
+        self._order = self.rows.copy()
+
+    @property
+    def n_rows(self):
+        """Number of rows that an epoch visits."""
+        return len(self.rows)
+
+    def sample(self, rows):
+        """Some rows of X, and their weights."""
+        X, _, weight = self.block
+        return X[rows], np.ones(len(rows)) if weight is None else weight[rows]
+
+    def epoch(self, rng):
+        """The blocks of one epoch, each with the order of its rows; `rng` shuffles it anew, None leaves it as it is."""
+        if rng is not None:
+            rng.shuffle(self._order)
+        yield self.block, self._order
