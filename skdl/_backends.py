@@ -91,11 +91,11 @@ def moments(n_rows, sum_weight, first, sums, extremes):
         return Statistics(float(n_rows), first + mean, square - mean**2, *extremes)
 
 
-def csr_statistics(block, rows):
+def csr_statistics(X, weight, rows):
     """`Backend.statistics` of CSR, about 0."""
-    X, weight = block.X, block.weight
-    sum_weight = len(rows) if weight is None else weight[rows].sum()
+    sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
     square, largest = total = np.zeros((2, X.shape[1]))
+    weight = None if weight is None else weight.astype(np.float64)
     _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, weight, total)
     return Statistics(float(len(rows)), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
 
