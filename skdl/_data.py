@@ -5,6 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from skdl._validation import check_finite
+
 
 class Block(NamedTuple):
     """Rows in memory. Shapes are those of `skdl._sgd`."""
@@ -36,6 +38,16 @@ class InMemory:
         """Some rows of X, and their weights."""
         X, _, weight = self.block
         return X[rows], np.ones(len(rows)) if weight is None else weight[rows]
+
+    def statistics(self, backend):
+        """`Statistics` of the columns; ValueError where X is not finite."""
+        statistics = backend.statistics(self.block, self.rows)
+        check_finite(self.block.X, statistics, complete=self.n_rows == self.block.X.shape[0])
+        return statistics
+
+    def check_finite(self):
+        """ValueError where X is not finite."""
+        check_finite(self.block.X)
 
     def epoch(self, rng):
         """The blocks of one epoch, each with the order of its rows; `rng` shuffles it anew, None leaves it as it is."""

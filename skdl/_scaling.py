@@ -25,3 +25,78 @@ class Statistics(NamedTuple):
         variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * delta**2
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         return Statistics(n_rows, self.mean + share * delta, variance, low, high)
+
+
+class Scaling:
+    """SGD sees u = (x - mean) * scale: a diagonal preconditioner, applied by the kernels to the values that they load.
+
+    The model stays one on x: with W, b for x and W', b' for u, W = W' * scale and b = b' - W mean give the same logits,
+    and the penalty on W is one on W' whose strength differs from feature to feature. So the optimum does not move.
+    Parameters have any leading axes: coef (..., n_outputs, n_features), intercept (..., n_outputs).
+    """
+
+    def __init__(self, mean, scale, mean_square=None):
+        self.mean, self.scale = mean, scale
+        self.mean_square = mean_square  # of each column of u that varies, else 0; None where u is x
+        self._centres = bool(mean.any())
+
+    @property
+    def is_identity(self):
+        return self.mean_square is None
+
+    @classmethod
+    def identity(cls, n_features):
+        """u is x."""
+        return cls(np.zeros(n_features), np.ones(n_features))
+
+    @classmethod
+    def from_statistics(cls, statistics, *, centre, is_sparse, dtype):
+        """1 / scale is the geometric mean of max |x - mean| and the standard deviation.
+
+        The first alone is slow where a column has outliers, the second alone overrates rare features. A sparse column is
+        not centred and is divided by max |x|. Constant columns are left as they are.
+        """
+        _, column_mean, variance, low, high = statistics
+        mean, scale = np.zeros(len(low)), np.ones(len(low))
+        varies = np.ones(len(low), dtype=bool)
+        if centre:
+            varies = high - low > CONSTANT_COLUMN_ULPS * np.finfo(dtype).eps * np.maximum(abs(low), abs(high))
+            mean = np.where(varies, column_mean, low).astype(dtype).astype(np.float64)  # as the kernels round it
+        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+            max_deviation = np.maximum(high - mean, mean - low)
+            std = np.sqrt(variance + (column_mean - mean) ** 2)
+            squares_fit = np.isfinite(std) & (max_deviation**2 >= np.finfo(dtype).tiny)  # into the range of the type
+            std = np.where(squares_fit, std, max_deviation)
+            wanted = (1 / (max_deviation if is_sparse else np.sqrt(max_deviation) * np.sqrt(std))).astype(dtype)
+            varies &= np.isfinite(wanted) & (wanted > 0)
+        scale[varies] = wanted[varies]
+        return cls(mean, scale, np.where(varies, std * scale, 0.0) ** 2)
+
+    def apply(self, X):
+        """u of some rows, as a new array."""
+        if sparse.issparse(X):
+            return X @ sparse.diags_array(self.scale.astype(X.dtype)).tocsr()
+        dtype = np.float64 if X.dtype == np.float64 else np.float32
+        U = X - self.mean.astype(dtype)
+        U *= self.scale.astype(dtype)
+        return U
+
+    def scale_parameters(self, coef, intercept):
+        """Parameters for x to those for u."""
+        return coef / self.scale, intercept + coef @ self.mean if self._centres else intercept
+
+    def unscale_parameters(self, coef, intercept):
+        """Parameters for u to those for x."""
+        coef = coef * self.scale
+        return coef, intercept - coef @ self.mean if self._centres else intercept
+
+    def scale_gradient(self, coef, intercept):
+        """A gradient, or a velocity, for x to one for u."""
+        return (coef - self._shift(intercept)) * self.scale, intercept
+
+    def unscale_gradient(self, coef, intercept):
+        """A gradient, or a velocity, for u to one for x."""
+        return coef / self.scale + self._shift(intercept), intercept
+
+    def _shift(self, intercept):
+        return intercept[..., np.newaxis] * self.mean if self._centres else 0

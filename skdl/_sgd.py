@@ -1,14 +1,18 @@
-"""Minibatch SGD for softmax regression: coordinates, step sizes, stopping. Names no device.
+"""Minibatch SGD for softmax regression: the loop, step sizes, stopping. Names no device.
 
 Shapes and names, here and in every backend
 -------------------------------------------
-X            (n_samples, n_features)  as the user gave it, dense or CSR; never copied, never rescaled
-y            (n_samples,) int32       class numbers 0 .. n_classes - 1
-weight       (n_samples,)             sample weights divided by their mean over the rows in use; None: all 1
-rows, order  (n_rows,) int64          the rows in use; the same in the order of an epoch's visit
-coef         (n_logits, n_features)   W; n_logits is the number of classes, and 1 where there are two classes
-intercept    (n_logits,)              b
-velocity     (coef's, intercept's)    the heavy ball's V, a pair of arrays like coef and intercept
+X            (n_samples, n_features)           as the user gave it, dense or CSR; never copied, never rescaled
+y            (n_samples,) int32                class numbers 0 .. n_classes - 1
+weight       (n_samples,)                      sample weights divided by their mean over the rows in use; None: all 1
+rows, order  (n_rows,) int64                   the rows in use; the same in the order of an epoch's visit
+coef         (n_models, n_outputs, n_features) W; n_outputs is the number of logits: of classes, and 1 for two classes
+intercept    (n_models, n_outputs)             b
+velocity     (coef's, intercept's)             the heavy ball's V, a pair of arrays like coef and intercept
+step_sizes   (n_models, n_batches)             lr of each minibatch of an epoch
+
+Models lie side by side along the first axis, which has length 1 today; what `solve` is given and returns is of one model
+and lacks it.
 
 The objective, for logits h = W x + b and cross-entropy l, is
 
@@ -18,185 +22,146 @@ and a step on a minibatch with gradient G of its first term is V := momentum V +
 the proximal operator of lr / (1 - momentum) times the penalty (a gradient moves W by lr / (1 - momentum) in all, so the
 penalty must, or the fixed point is not F's): with t = lr alpha / (1 - momentum), division by 1 + t (1 - l1_ratio), then
 soft thresholding at t l1_ratio. The intercept has no penalty. The step may be taken in other coordinates of x; see
-`Coordinates`.
+`Scaling`.
 """
 
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import cache
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy import sparse
-from scipy.special import log_expit, log_softmax
-from threadpoolctl import ThreadpoolController
+
+from skdl import _softmax
+from skdl._auto import ENOUGH_UPDATES, auto_alpha, auto_lr, even_batch_size
+from skdl._backends import ceil_div
+from skdl._scaling import Scaling, Statistics
+from skdl._validation import check_model_shapes
+
+# A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
+# model finite.
+DIVERGED = 1 / np.finfo(np.float64).eps
 
 
-class Statistics(NamedTuple):
-    """Of each column, (n_features,) float64; `weight` is the number of rows they were taken over."""
+@dataclass
+class History:
+    """What was seen on the way."""
 
-    weight: float
-    mean: np.ndarray
-    variance: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    loss_curve: list = field(default_factory=list)
+    validation_loss_curve: list = field(default_factory=list)
+    validation_scores: list = field(default_factory=list)
+    converged: bool = False
 
-    def merged(self, other):
-        """Those of the rows of both (Chan, Golub and LeVeque 1979)."""
-        weight = self.weight + other.weight
-        share, apart = other.weight / weight, other.mean - self.mean
-        variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * apart**2
-        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Statistics(weight, self.mean + share * apart, variance, low, high)
+    def add(self, loss, validation):
+        self.loss_curve.append(float(loss))
+        if validation is not None:
+            self.validation_loss_curve.append(validation[0])
+            self.validation_scores.append(validation[1])
+
+    def last_line(self):
+        line = f"Epoch {len(self.loss_curve):3d}: loss {self.loss_curve[-1]:.6f}"
+        if self.validation_loss_curve:
+            line += f", validation loss {self.validation_loss_curve[-1]:.6f}, score {self.validation_scores[-1]:.4f}"
+        return line
+
+    def is_short(self, n_batches, tol):
+        """Whether the epochs ended too early.
+
+        With a falling step the loss falls to the end, so a plateau says nothing: what counts is whether there were enough
+        updates, and whether the second half of the epochs still brought much.
+        """
+        curve = self.loss_curve
+        still_falling = curve[(len(curve) - 1) // 2] - curve[-1] > tol
+        return len(curve) * n_batches < ENOUGH_UPDATES and still_falling
 
 
-# A column whose values differ by less than this many units of rounding is constant.
-CONSTANT = 32
+@dataclass
+class Solution:
+    """A trained model, the numbers that "auto" stood for, and what the next part of a stream needs, if there is one."""
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    lr: float
+    alpha: float
+    history: History
+    stream: dict | None = None
 
 
-class Coordinates:
-    """SGD sees u = (x - mean) * scale: a diagonal preconditioner, applied by the kernels to the values that they load.
+class EpochHooks:
+    """What the caller does around each epoch; `current` makes (coef, intercept) for x when called."""
 
-    The model stays one on x: with W, b for x and W', b' for u, W = W' * scale and b = b' - W mean give the same logits,
-    and the penalty on W is one on W' whose strength differs from feature to feature. So the optimum does not move.
+    def begin(self, current):
+        pass
 
-    1 / scale is the geometric mean of max |x - mean| and the standard deviation: the first alone is slow where a column
-    has outliers, the second alone overrates rare features. A sparse column is not centred and is divided by max |x|.
-    Without statistics, u is x. Constant columns are left as they are; `mean_square` of each column of u does not count them.
+    def end(self, current):
+        """Return whether to stop."""
+        return False
+
+
+def solve(source, options, backend, *, rng=None, start=None, stream=None, validate=None, hooks=None):
+    """Choose what is "auto", train, and return the `Solution`.
+
+    Parameters
+    ----------
+    source : skdl._data.InMemory
+    options : skdl._parameters.Options, with a number for max_iter
+    backend : skdl._backends.Backend, made for this source
+    rng : numpy.random.Generator that shuffles the rows before each epoch; None: they stay as they are
+    start : (coef, intercept) to begin with; None: zeros
+    stream : dict that the last part of a stream left, {} for the first part; None: there is no stream
+    validate : function of (coef, intercept) that returns a validation loss and score, called after each epoch
+    hooks : EpochHooks
+
+    Raises ValueError, naming epoch and lr, where training diverges.
     """
-
-    def __init__(self, statistics, n_features, *, centre, is_sparse, dtype):
-        self.mean, self.scale = np.zeros(n_features), np.ones(n_features)
-        self.identity, self.is_sparse = statistics is None, is_sparse
-        if self.identity:
-            return
-        _, mean, variance, low, high = statistics
-        usable = np.ones(n_features, dtype=bool)
-        if centre:
-            usable = high - low > CONSTANT * np.finfo(dtype).eps * np.maximum(abs(low), abs(high))
-            self.mean = np.where(usable, mean, low).astype(dtype).astype(np.float64)  # as the kernels round it
-        with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-            reach = np.maximum(high - self.mean, self.mean - low)
-            spread = np.sqrt(variance + (mean - self.mean) ** 2)
-            squares_fit = np.isfinite(spread) & (reach**2 >= np.finfo(dtype).tiny)  # into the range of the type
-            spread = np.where(squares_fit, spread, reach)
-            scale = (1 / (reach if is_sparse else np.sqrt(reach) * np.sqrt(spread))).astype(dtype)
-            usable &= np.isfinite(scale) & (scale > 0)
-        self.scale[usable] = scale[usable]
-        self.mean_square = np.where(usable, spread * self.scale, 0.0) ** 2
-        self.mean_squared_norm = self.mean_square.sum()
-
-    def apply(self, X):
-        """u of some rows, as a new array."""
-        if sparse.issparse(X):
-            return X @ sparse.diags_array(self.scale.astype(X.dtype)).tocsr()
-        dtype = np.float64 if X.dtype == np.float64 else np.float32
-        U = X - self.mean.astype(dtype)
-        U *= self.scale.astype(dtype)
-        return U
-
-    def enter(self, coef, intercept):
-        """Parameters for x to those for u."""
-        return coef / self.scale, intercept + coef @ self.mean if self.mean.any() else intercept
-
-    def leave(self, coef, intercept):
-        """Parameters for u to those for x."""
-        coef = coef * self.scale
-        return coef, intercept - coef @ self.mean if self.mean.any() else intercept
-
-    def enter_velocity(self, coef, intercept):
-        """A velocity for x to one for u. It transforms as a gradient."""
-        return (coef - self._shift(intercept)) * self.scale, intercept
-
-    def leave_velocity(self, coef, intercept):
-        """A velocity for u to one for x."""
-        return coef / self.scale + self._shift(intercept), intercept
-
-    def _shift(self, intercept):
-        return np.outer(intercept, self.mean) if self.mean.any() else 0
+    options, scaling, statistics = resolve(source, options, backend, stream)
+    velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
+    for parameters in (start, velocity):
+        if parameters is not None:
+            check_model_shapes(*parameters, backend.n_outputs, source.n_features)
+    solution = train(source, options, backend, scaling, rng, start, velocity, validate, hooks or EpochHooks())
+    if stream is not None:
+        [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
+        solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
+        if statistics is not None:
+            solution.stream |= statistics._asdict()
+    return solution
 
 
-def largest_curvature(U, weight, n_iter=10):
-    """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close.
-
-    U (..., n_rows, n_features) and weight (..., n_rows) may be stacks of minibatches: the largest of all is returned.
-    """
-    v = np.random.default_rng(0).normal(size=(*weight.shape[:-1], U.shape[-1], 1)).astype(U.dtype)
-    weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
-    value = 0.0
-    for _ in range(n_iter):
-        norm = np.sqrt((v**2).sum(axis=-2, keepdims=True))
-        p = U @ (v / np.where(norm > 0, norm, 1))
-        value = float((weight * p**2).sum(axis=-2).max())
-        v = (U.T if U.ndim == 2 else U.swapaxes(-1, -2)) @ (weight * p)
-    return value
-
-
-@cache
-def _threadpools():
-    """The libraries with thread pools that are loaded; finding them takes milliseconds, so it is done once."""
-    return ThreadpoolController()
-
-
-def auto_lr(X, rows, weight, coordinates, *, n_logits, batch_size, momentum, n_sampled=8):
-    """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
-
-    1. Stability: heavy-ball descent on a quadratic of curvature L stands steps up to 2 (1 + momentum) / L (Polyak 1964),
-       and the cross-entropy's curvature is at most half the largest eigenvalue of the mean of u u^T on a minibatch
-       (Boehning 1992), a quarter for two classes with their one logit. The intercept is a feature that is always 1.
-    2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
-       which momentum adds up. Sparse rows share few features and so disturb each other less. The constants are from
-       measurement: benchmarks/auto_lr.py, benchmarks/sparse_text.py.
-    """
-    n_batches = -(-len(rows) // batch_size)
-    # Beyond a thousand rows a minibatch's curvature is that of all data; long rows are sampled more sparingly.
-    row_values = 1 + X.nnz // X.shape[0] if sparse.issparse(X) else X.shape[1]
-    size = max(1, min(batch_size, 1024, 2**22 // row_values))
-    sampled = rows
-    if n_batches > 1:
-        sampled = np.random.default_rng(0).choice(rows, min(n_sampled * size, len(rows)), replace=False)
-    n_sampled = len(sampled) // size
-    sampled = sampled[: n_sampled * size]
-    U = coordinates.apply(X[sampled])
-    weight = np.ones(len(sampled)) if weight is None else weight[sampled]
-    if sparse.issparse(U):
-        # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
-        # and does no harm.
-        curvature = largest_curvature(U, weight)
+def resolve(source, options, backend, stream):
+    """Options with numbers in place of "auto", the coordinates of SGD, and the statistics of all rows so far, or None."""
+    statistics = scaling = None
+    if stream and "mean" in stream:
+        statistics = Statistics(*(stream[name] for name in Statistics._fields))
+    if "auto" in (options.lr, options.alpha):
+        here = source.statistics(backend)
+        statistics = here if statistics is None else statistics.merged(here)
+        centre = options.fit_intercept and not source.is_sparse
+        scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
     else:
-        # BLAS's idle threads go on spinning for a while, on the cores that the first epoch needs (OpenBLAS issue 3187).
-        # A small product has no threads, and to ask for that takes longer than the product.
-        with _threadpools().limit(limits=1, user_api="blas") if size * row_values > 9000 else nullcontext():
-            curvature = largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
-    curvature = max(1.0, curvature)
-    lr = 4 * (1 + momentum) / curvature
-    if n_batches > 1 and coordinates.mean_squared_norm > 0:
-        noise = 10.0 if sparse.issparse(X) else 3.8
-        lr = min(lr, noise * (1 - momentum) * batch_size / coordinates.mean_squared_norm)
-    return 2 * lr if n_logits == 1 else lr
+        source.check_finite()
+    alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
+    if alpha == "auto":
+        alpha = auto_alpha(scaling, _softmax.n_classes(backend.n_outputs), is_sparse=source.is_sparse)
+    if lr == "auto":
+        batch_size = even_batch_size(source.n_rows, batch_size)
+        lr = auto_lr(source, scaling, n_outputs=backend.n_outputs, batch_size=batch_size, momentum=options.momentum)
+    else:
+        scaling = Scaling.identity(source.n_features)
+    return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, statistics
 
 
-# For dense and for sparse X; from the study in benchmarks/auto_alpha.py.
-AUTO_ALPHA, AUTO_ALPHA_SPARSE = 5e-5, 7e-5
+def penalties(options, scale, dtype):
+    """(l1, l2), each (n_models, n_features) or None: strengths of the penalty on the coefficients W' of u.
 
-
-def auto_alpha(coordinates, n_classes):
-    """The strength of the penalty that alpha="auto" stands for: the same model whatever unit X is in.
-
-    At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
-    there the penalty, alpha W_j^2 / 2, has the curvature alpha scale_j^2. With the average scale in place of scale_j, the
-    latter is made a fixed share of the former's sum over the features. In the average features weigh by the square of
-    mean u_j^2, which keeps rare ones from deciding.
+    In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|. Where that is beyond
+    the range of dtype, it holds W' at 0 all the same.
     """
-    square, p = coordinates.mean_square, 1 / n_classes
-    if not square.any():
-        return 0.0
-    weight = (square / square.max()) ** 2
-    share = AUTO_ALPHA_SPARSE if coordinates.is_sparse else AUTO_ALPHA
-    with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
-        mean_scale = np.average(coordinates.scale, weights=weight)
-        alpha = share * p * (1 - p) * coordinates.mean_squared_norm / mean_scale**2
-    return min(float(alpha), np.finfo(float).max)
+    strength, l1_ratio = options.alpha / (1 - options.momentum), options.l1_ratio
+    with np.errstate(over="ignore", invalid="ignore"):
+        l2 = np.minimum(strength * (1 - l1_ratio) * scale**2, np.finfo(dtype).max)
+        l1 = np.minimum(strength * l1_ratio * scale, np.finfo(dtype).max)
+    return (
+        l1[np.newaxis] if options.alpha > 0 and l1_ratio > 0 else None,
+        l2[np.newaxis] if options.alpha > 0 and l1_ratio < 1 else None,
+    )
 
 
 def step_sizes(schedule, lr, n_batches, epoch, n_epochs):
@@ -209,152 +174,77 @@ def step_sizes(schedule, lr, n_batches, epoch, n_epochs):
     return np.full(n_batches, lr)
 
 
-def log_loss_and_accuracy(logits, y, weight):
-    """Weighted mean cross-entropy and accuracy of logits (n_samples, n_logits), computed in float64."""
-    logits = logits.astype(np.float64, copy=False)
-    if logits.shape[1] == 1:
-        losses = -log_expit(np.where(y == 1, logits[:, 0], -logits[:, 0]))
-        correct = (logits[:, 0] > 0) == y
-    else:
-        losses = -log_softmax(logits, axis=1)[np.arange(len(y)), y]
-        correct = logits.argmax(axis=1) == y
-    return np.average(losses, weights=weight), np.average(correct, weights=weight)
+def run_epoch(source, backend, rng, step_sizes, batch_size):
+    """One pass over the source; returns each model's mean loss on the way, (n_models,)."""
+    total, done = 0.0, 0
+    for block, order in source.epoch(rng):
+        n_batches = ceil_div(len(order), batch_size)
+        total = total + backend.run(block, order, step_sizes[:, done : done + n_batches])
+        done += n_batches
+    return total / source.n_rows
 
 
-# Updates that a fit with max_iter="auto" makes, about, or so many epochs where those are more; with fewer than
-# ENOUGH_UPDATES a fit may stop short of the optimum. From the study in benchmarks/auto_lr.py.
-AUTO_UPDATES, AUTO_EPOCHS, ENOUGH_UPDATES = 3000, 5, 1000
+def with_model_axis(pair):
+    """(coef, intercept) of one model as those of models side by side."""
+    return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def auto_epochs(n_rows, batch_size):
-    """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
-    return max(AUTO_EPOCHS, round(AUTO_UPDATES / -(-n_rows // batch_size)))
-
-
-# A mean loss beyond this is no longer on the way back: its logits differ by more than float64 can resolve. The penalty may
-# keep such a model finite.
-DIVERGED = 1 / np.finfo(np.float64).eps
-
-
-@dataclass
-class History:
-    """What a training run leaves beside its parameters."""
-
-    loss_curve: list = field(default_factory=list)
-    validation_loss_curve: list = field(default_factory=list)
-    validation_scores: list = field(default_factory=list)
-    converged: bool = False
-
-
-class EpochHooks:
-    """What the caller does around each epoch; `current` makes (coef, intercept) for x when called."""
-
-    def begin(self, epoch, current):
-        pass
-
-    def end(self, epoch, current):
-        """Return whether to stop."""
-        return False
-
-
-def train(
-    backend,
-    rows,
-    parameters,
-    velocity,
-    coordinates,
-    *,
-    lr,
-    batch_size,
-    n_epochs,
-    lr_schedule,
-    momentum,
-    alpha,
-    l1_ratio,
-    fit_intercept,
-    rng,
-    tol,
-    n_iter_no_change,
-    early_stopping=False,
-    validate=None,
-    hooks=None,
-    verbose=0,
-):
-    """Train for up to `n_epochs` epochs; return (coef, intercept, History).
-
-    `parameters` and `velocity` are pairs (of coef's and intercept's shape) to begin with, or None for zeros.
-    `rng` shuffles the rows before each epoch (None: they stay as they are). `validate(coef, intercept)` gives a
-    validation loss and score. Raises ValueError, naming epoch and lr, where the loss ceases to be finite.
-    """
-    hooks = hooks or EpochHooks()
-    history = History()
-    dtype = backend.dtype
-    # In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|.
-    # Where that is beyond the range of dtype, it holds W' at 0 all the same; where alpha is 0, neither is used.
-    with np.errstate(over="ignore", invalid="ignore"):
-        l2 = np.minimum(alpha / (1 - momentum) * (1 - l1_ratio) * coordinates.scale**2, np.finfo(dtype).max)
-        l1 = np.minimum(alpha / (1 - momentum) * l1_ratio * coordinates.scale, np.finfo(dtype).max)
+def train(source, options, backend, scaling, rng, start, velocity, validate, hooks):
+    """Train for up to `options.max_iter` epochs; see `solve`."""
+    dtype, n_batches = backend.dtype, ceil_div(source.n_rows, options.batch_size)
+    start, velocity = with_model_axis(start), with_model_axis(velocity)
+    l1, l2 = penalties(options, scaling.scale, dtype)
     backend.start(
-        None if parameters is None else coordinates.enter(*parameters),
-        None if velocity is None else coordinates.enter_velocity(*velocity),
-        mean=None if coordinates.identity else coordinates.mean,
-        scale=None if coordinates.identity else coordinates.scale,
-        l1=l1 if alpha > 0 and l1_ratio > 0 else None,
-        l2=l2 if alpha > 0 and l1_ratio < 1 else None,
-        momentum=momentum,
-        fit_intercept=fit_intercept,
-        batch_size=batch_size,
+        None if start is None else scaling.scale_parameters(*start),
+        None if velocity is None else scaling.scale_gradient(*velocity),
+        mean=None if scaling.is_identity else scaling.mean,
+        scale=None if scaling.is_identity else scaling.scale,
+        l1=l1,
+        l2=l2,
+        momentum=np.array([options.momentum]),
+        fit_intercept=options.fit_intercept,
+        batch_size=options.batch_size,
     )
 
+    def unscaled():
+        [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
+        return coef, intercept
+
     def current():
-        coef, intercept = coordinates.leave(*backend.get_parameters())
+        coef, intercept = unscaled()
         return coef.astype(dtype), intercept.astype(dtype)
 
-    n_batches = -(-len(rows) // batch_size)
-    order = rows.copy()
+    history = History()
     best_loss, best_parameters, epochs_without_change = np.inf, None, 0
-    for epoch in range(n_epochs):
-        hooks.begin(epoch, current)
-        if rng is not None:
-            rng.shuffle(order)
-        loss = backend.run_epoch(order, step_sizes(lr_schedule, lr, n_batches, epoch, n_epochs))
+    for epoch in range(options.max_iter):
+        hooks.begin(current)
+        sizes = step_sizes(options.lr_schedule, options.lr, n_batches, epoch, options.max_iter)
+        [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size)
         if not loss < DIVERGED:  # NaN included
-            raise _diverged(epoch, lr)
-        history.loss_curve.append(loss)
-        watched = loss
-        if validate is not None:
-            validation_loss, score = validate(*current())
-            history.validation_loss_curve.append(validation_loss)
-            history.validation_scores.append(score)
-            watched = validation_loss if early_stopping else loss
-        if verbose:
-            validation = f", validation loss {validation_loss:.6f}, score {score:.4f}" if validate is not None else ""
-            print(f"Epoch {epoch + 1:3d}: loss {loss:.6f}{validation}")
-        if early_stopping and watched < best_loss:
+            raise diverged(epoch, options.lr)
+        history.add(loss, None if validate is None else validate(*current()))
+        if options.verbose:
+            print(history.last_line())
+        watched = history.validation_loss_curve[-1] if options.early_stopping else loss
+        if options.early_stopping and watched < best_loss:
             best_parameters = current()
-        if early_stopping or lr_schedule == "constant":
-            epochs_without_change = epochs_without_change + 1 if watched > best_loss - tol else 0
+        if options.early_stopping or options.lr_schedule == "constant":
+            epochs_without_change = epochs_without_change + 1 if watched > best_loss - options.tol else 0
             best_loss = min(best_loss, watched)
-            history.converged = epochs_without_change >= n_iter_no_change
-        stop_asked = hooks.end(epoch, current)  # whoever asks to stop needs no warning
-        history.converged |= stop_asked
+            history.converged = epochs_without_change >= options.n_iter_no_change
+        history.converged |= hooks.end(current)  # a callback that stops the fit needs no ConvergenceWarning
         if history.converged:
             break
-    # With a falling step the loss falls to the end, so the plateau says nothing: what counts is whether there were
-    # enough updates, and whether the second half of the epochs still brought much.
-    curve = history.loss_curve
-    still_falling = curve[(len(curve) - 1) // 2] - curve[-1] > tol
-    history.converged |= len(curve) * n_batches >= ENOUGH_UPDATES or not still_falling
-    coef, intercept = coordinates.leave(*backend.get_parameters())
+    history.converged |= not history.is_short(n_batches, options.tol)
+    coef, intercept = unscaled()
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise _diverged(epoch, lr)
-    if best_parameters is not None:
-        coef, intercept = best_parameters
-    return coef.astype(dtype), intercept.astype(dtype), history
+        raise diverged(epoch, options.lr)
+    coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
+    return Solution(coef, intercept, options.lr, options.alpha, history)
 
 
-def _diverged(epoch, lr):
+def diverged(epoch, lr):
     return ValueError(
-        f"Training diverged: the loss or a coefficient grew beyond all bounds in epoch {epoch + 1} with lr={lr:.6g}. "
-        "Choose a smaller lr, scale the features, or use lr='auto'."
+        f"Training diverged: the loss or a coefficient became infinite, NaN or larger than 1/eps in epoch {epoch + 1} with "
+        f"lr={lr:.6g}. Choose a smaller lr, scale the features, or use lr='auto'."
     )

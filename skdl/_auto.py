@@ -1,0 +1,124 @@
+"""What "auto" stands for: the step size, the strength of the penalty and the number of epochs, from the data."""
+
+from contextlib import nullcontext
+from functools import cache
+
+import numpy as np
+from scipy import sparse
+from threadpoolctl import ThreadpoolController
+
+from skdl._backends import ceil_div
+from skdl._softmax import curvature_bound
+
+# ---- max_iter
+
+# Updates that a fit makes, about, or so many epochs where those are more; with fewer than ENOUGH_UPDATES a fit may stop
+# short of the optimum. From the study in benchmarks/auto_lr.py.
+AUTO_UPDATES, AUTO_EPOCHS, ENOUGH_UPDATES = 3000, 5, 1000
+
+
+def auto_epochs(n_rows, batch_size):
+    """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
+    return max(AUTO_EPOCHS, round(AUTO_UPDATES / ceil_div(n_rows, batch_size)))
+
+
+# ---- alpha
+
+# For dense and for sparse X; from the study in benchmarks/auto_alpha.py.
+AUTO_ALPHA, AUTO_ALPHA_SPARSE = 5e-5, 7e-5
+
+
+def auto_alpha(scaling, n_classes, *, is_sparse):
+    """The strength of the penalty that alpha="auto" stands for: the same model whatever unit X is in.
+
+    At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
+    there the penalty, alpha W_j^2 / 2, has the curvature alpha scale_j^2. With the average scale in place of scale_j, the
+    latter is made a fixed share of the former's sum over the features. In the average features weigh by the square of
+    mean u_j^2, which keeps rare ones from deciding.
+    """
+    square, p = scaling.mean_square, 1 / n_classes
+    if not square.any():
+        return 0.0
+    weight = (square / square.max()) ** 2
+    share = AUTO_ALPHA_SPARSE if is_sparse else AUTO_ALPHA
+    with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
+        mean_scale = np.average(scaling.scale, weights=weight)
+        alpha = share * p * (1 - p) * square.sum() / mean_scale**2
+    return min(float(alpha), np.finfo(float).max)
+
+
+# ---- lr
+
+# Share of the noise bound that a step may take, for dense and for sparse X: benchmarks/auto_lr.py, benchmarks/sparse_text.py.
+NOISE_DENSE, NOISE_SPARSE = 3.8, 10.0
+# Minibatches whose curvature is looked at; beyond SAMPLE_ROWS a minibatch's curvature is that of all data, and long rows
+# are sampled more sparingly, for SAMPLE_VALUES in all.
+SAMPLED_BATCHES, SAMPLE_ROWS, SAMPLE_VALUES = 8, 1024, 2**22
+# Values of a minibatch up to which BLAS starts no threads.
+SMALL_GEMM = 9000
+
+
+def even_batch_size(n_rows, batch_size):
+    """The size that shares the rows evenly among as many minibatches: a small last one is a noisy one."""
+    return ceil_div(n_rows, ceil_div(n_rows, batch_size))
+
+
+def auto_lr(source, scaling, *, n_outputs, batch_size, momentum):
+    """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
+
+    1. Stability: heavy-ball descent on a quadratic of curvature L stands steps up to 2 (1 + momentum) / L (Polyak 1964),
+       and the cross-entropy's curvature is at most `curvature_bound` times the largest eigenvalue of the mean of u u^T on a
+       minibatch. The intercept is a feature that is always 1.
+    2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
+       which momentum adds up. Sparse rows share few features and so disturb each other less.
+    """
+    n_batches, bound = ceil_div(source.n_rows, batch_size), curvature_bound(n_outputs)
+    lr = 2 * (1 + momentum) / (bound * max(1.0, sampled_curvature(source, scaling, n_batches, batch_size)))
+    mean_squared_norm = scaling.mean_square.sum()
+    if n_batches > 1 and mean_squared_norm > 0:
+        noise = NOISE_SPARSE if source.is_sparse else NOISE_DENSE
+        lr = min(lr, noise * (1 - momentum) * batch_size / (2 * bound * mean_squared_norm))
+    return float(lr)
+
+
+def sampled_curvature(source, scaling, n_batches, batch_size):
+    """The largest curvature of a few minibatches."""
+    row_values = 1 + int(source.row_values) if source.is_sparse else source.n_features
+    size = max(1, min(batch_size, SAMPLE_ROWS, SAMPLE_VALUES // row_values))
+    sampled = source.rows
+    if n_batches > 1:
+        n_sampled = min(SAMPLED_BATCHES * size, source.n_rows)
+        sampled = np.random.default_rng(0).choice(source.rows, n_sampled, replace=False)
+    n_sampled = len(sampled) // size
+    X, weight = source.sample(sampled[: n_sampled * size])
+    U = scaling.apply(X)
+    if sparse.issparse(U):
+        # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
+        # and does no harm.
+        return largest_curvature(U, weight)
+    # BLAS's idle threads go on spinning for a while, on the cores that the first epoch needs (OpenBLAS issue 3187).
+    # A small product has no threads, and to ask for that takes longer than the product.
+    with _threadpools().limit(limits=1, user_api="blas") if size * row_values > SMALL_GEMM else nullcontext():
+        return largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
+
+
+def largest_curvature(U, weight, n_iter=10):
+    """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close.
+
+    U (..., n_rows, n_features) and weight (..., n_rows) may be stacks of minibatches: the largest of all is returned.
+    """
+    v = np.random.default_rng(0).normal(size=(*weight.shape[:-1], U.shape[-1], 1)).astype(U.dtype)
+    weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
+    value = 0.0
+    for _ in range(n_iter):
+        norm = np.sqrt((v**2).sum(axis=-2, keepdims=True))
+        p = U @ (v / np.where(norm > 0, norm, 1))
+        value = float((weight * p**2).sum(axis=-2).max())
+        v = (U.T if U.ndim == 2 else U.swapaxes(-1, -2)) @ (weight * p)
+    return value
+
+
+@cache
+def _threadpools():
+    """The libraries with thread pools that are loaded; finding them takes milliseconds, so it is done once."""
+    return ThreadpoolController()

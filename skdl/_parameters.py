@@ -1,0 +1,101 @@
+"""What the estimator's parameters may be, in one table, and the checked values as plain Python numbers."""
+
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+
+from skdl._backends import BACKENDS
+
+
+def _is_number(x):
+    return isinstance(x, Real) and not isinstance(x, bool | np.bool_) and np.isfinite(x)
+
+
+def _is_count(x):
+    return isinstance(x, Integral) and not isinstance(x, bool | np.bool_)
+
+
+def _is_auto(x):
+    return isinstance(x, str) and x == "auto"
+
+
+def _is_flag(x):
+    return isinstance(x, bool | np.bool_)
+
+
+# For each parameter: what is valid, and how to say it.
+VALID = {
+    "lr": (lambda x: _is_auto(x) or (_is_number(x) and x > 0), "'auto' or a number > 0"),
+    "batch_size": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "max_iter": (lambda x: _is_auto(x) or (_is_count(x) and x >= 1), "'auto' or an integer >= 1"),
+    "lr_schedule": (
+        lambda x: isinstance(x, str) and x in ("constant", "linear", "cosine"),
+        "'constant', 'linear' or 'cosine'",
+    ),
+    "momentum": (lambda x: _is_number(x) and 0 <= x < 1, "a number >= 0 and < 1"),
+    "alpha": (lambda x: _is_auto(x) or (_is_number(x) and x >= 0), "'auto' or a number >= 0"),
+    "l1_ratio": (lambda x: _is_number(x) and 0 <= x <= 1, "a number from 0 to 1"),
+    "fit_intercept": (_is_flag, "True or False"),
+    "shuffle": (_is_flag, "True or False"),
+    "tol": (lambda x: _is_number(x) and x >= 0, "a number >= 0"),
+    "n_iter_no_change": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "early_stopping": (_is_flag, "True or False"),
+    "validation_fraction": (lambda x: _is_number(x) and 0 < x < 1, "a number > 0 and < 1"),
+    "class_weight": (
+        lambda x: x is None or isinstance(x, dict) or (isinstance(x, str) and x == "balanced"),
+        "None, 'balanced' or a dict of class label and weight",
+    ),
+    "warm_start": (_is_flag, "True or False"),
+    "backend": (lambda x: isinstance(x, str) and x in BACKENDS, " or ".join(map(repr, BACKENDS))),
+    "device": (lambda x: x is None or isinstance(x, str), "None or a string"),
+    "n_jobs": (lambda x: x is None or (_is_count(x) and x != 0), "None or an integer other than 0"),
+    "random_state": (
+        lambda x: x is None or isinstance(x, np.random.RandomState) or (_is_count(x) and 0 <= x < 2**32),
+        "None, an integer from 0 to 2**32 - 1, or a numpy.random.RandomState",
+    ),
+    "verbose": (lambda x: _is_flag(x) or (_is_count(x) and x >= 0), "an integer >= 0"),
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The estimator's parameters, checked; numbers are Python's, since NumPy's small integers overflow and float16 rounds."""
+
+    lr: float | str
+    batch_size: int
+    max_iter: int | str
+    lr_schedule: str
+    momentum: float
+    alpha: float | str
+    l1_ratio: float
+    fit_intercept: bool
+    shuffle: bool
+    tol: float
+    n_iter_no_change: int
+    early_stopping: bool
+    validation_fraction: float
+    class_weight: dict | str | None
+    warm_start: bool
+    backend: str
+    device: str | None
+    n_jobs: int | None
+    random_state: int | np.random.RandomState | None
+    verbose: int
+
+
+def _plain(value):
+    if _is_flag(value):
+        return bool(value)
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value
+
+
+def check(estimator):
+    """The estimator's `Options`; ValueError at the first parameter that is not valid."""
+    for name, (is_valid, expected) in VALID.items():
+        value = getattr(estimator, name)
+        if not is_valid(value):
+            raise ValueError(f"{name}={value!r} is not valid: expected {expected}.")
+    return Options(**{name: _plain(getattr(estimator, name)) for name in VALID})

@@ -1,0 +1,59 @@
+"""From logits to labels, probabilities and losses: the one place in Python that knows that two classes have one logit.
+
+Logits (n_rows, n_outputs) are one output a class; of two classes the second alone has one, and the first stands at 0.
+"""
+
+import numpy as np
+from scipy.special import expit, log_expit, log_softmax, softmax
+
+
+def n_outputs(n_classes):
+    """Number of logits of a row."""
+    return 1 if n_classes == 2 else n_classes
+
+
+def n_classes(n_outputs):
+    """Number of classes that so many logits stand for."""
+    return max(n_outputs, 2)
+
+
+def curvature_bound(n_outputs):
+    """Largest eigenvalue that the cross-entropy's second derivative with respect to the logits can have (Boehning 1992)."""
+    return 0.25 if n_outputs == 1 else 0.5
+
+
+def decision_values(logits):
+    """Logits in scikit-learn's shape, (n_rows,) for two classes."""
+    return logits[:, 0] if logits.shape[1] == 1 else logits
+
+
+def class_numbers(logits):
+    """The most probable class of each row."""
+    return (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)
+
+
+def probabilities(logits):
+    """(n_rows, n_classes) of the type of the logits, computed in float64."""
+    z = logits.astype(np.float64)
+    with np.errstate(over="ignore"):  # logits that differ by more than float64's range
+        z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
+    return z.astype(logits.dtype)
+
+
+def log_probabilities(logits):
+    """Logarithms of the probabilities, the lowest finite number where one is below that."""
+    z = logits.astype(np.float64)
+    with np.errstate(over="ignore"):
+        z = np.hstack([log_expit(-z), log_expit(z)]) if z.shape[1] == 1 else log_softmax(z, axis=1)
+    return np.maximum(z, np.finfo(logits.dtype).min).astype(logits.dtype)
+
+
+def log_loss_and_accuracy(logits, y, weight):
+    """Weighted mean cross-entropy and accuracy for class numbers y, computed in float64."""
+    logits = logits.astype(np.float64, copy=False)
+    if logits.shape[1] == 1:
+        losses = -log_expit(np.where(y == 1, logits[:, 0], -logits[:, 0]))
+    else:
+        losses = -log_softmax(logits, axis=1)[np.arange(len(y)), y]
+    correct = class_numbers(logits) == y
+    return np.average(losses, weights=weight), np.average(correct, weights=weight)

@@ -1,0 +1,311 @@
+"""X, y, weights and models as arrays that the kernels may trust, or an error that says what is wrong."""
+
+from numbers import Real
+
+import numpy as np
+from scipy import sparse
+from sklearn.model_selection import train_test_split
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
+
+from skdl._kernels import find_csr_defect
+
+# Storage types that the kernels convert themselves; whatever is not among them becomes float64.
+DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
+SPARSE_TYPES = [np.float64, np.float32]
+
+# ---- X
+
+
+def validate_training(estimator, X, y, *, reset):
+    """X as the kernels read it: dense, C-ordered and aligned, or CSR that cannot lead them out of bounds; and y.
+
+    NaN and infinity in X are left for `check_finite`, which the statistics may spare: one pass instead of two.
+    """
+    X, y = _converted(estimator, X, y, reset=reset, ensure_all_finite=False)
+    return _aligned(X), y
+
+
+def validate_prediction(estimator, X):
+    """X as the kernels read it, all of it finite."""
+    if _is_ready(estimator, X):
+        check_finite(X)
+        return X
+    return _aligned(_converted(estimator, X, reset=False, ensure_all_finite=True))
+
+
+def _converted(estimator, X, *y, **checks):
+    if sparse.issparse(X):
+        X = as_csr(X)
+    types = SPARSE_TYPES if sparse.issparse(X) else DENSE_TYPES
+    return validate_data(estimator, X, *y, accept_sparse="csr", dtype=types, order="C", **checks)
+
+
+def _aligned(X):
+    return X if sparse.issparse(X) else np.require(X, requirements="CA")
+
+
+def _is_ready(estimator, X):
+    """Whether X needs no conversion to be predicted: to find that out in general takes longer than to predict one row."""
+    return (
+        type(X) is np.ndarray
+        and X.shape[1:] == (estimator.n_features_in_,)
+        and len(X) > 0
+        and X.dtype in DENSE_TYPES
+        and X.flags.c_contiguous
+        and X.flags.aligned
+        and not hasattr(estimator, "feature_names_in_")
+    )
+
+
+def check_finite(X, statistics=None, *, complete=False):
+    """Raise scikit-learn's error if X holds NaN or infinity. Statistics of the complete X spare the look at it."""
+    values = X.data if sparse.issparse(X) else X
+    if values.dtype.kind != "f":
+        return
+    sums_are_finite = statistics is not None and np.isfinite(statistics.mean).all()
+    if complete and sums_are_finite and np.isfinite(statistics.variance).all():
+        return
+    with np.errstate(invalid="ignore"):  # scikit-learn adds up X, which may overflow to both sides
+        step = max(1, (1 << 26) // max(1, values[:1].nbytes))  # in parts, so that Ctrl-C need not wait for the last
+        for i in range(0, len(values), step):
+            assert_all_finite(values[i : i + step], estimator_name="SoftmaxRegressionClassifier", input_name="X")
+    if statistics is not None and not sums_are_finite:
+        raise ValueError(
+            f"X is too large for lr='auto': a column's sum overflows {values.dtype}. Divide X by {abs(values).max():g}."
+        )
+
+
+def as_csr(X):
+    """X as CSR that leads neither scipy nor a kernel out of bounds, or ValueError.
+
+    scipy checks the parts of an array when it is constructed, if at all, and not all of them; its conversions then follow a
+    wrong index to where it leads.
+    """
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got a sparse array of shape {X.shape} instead.")
+    try:
+        if X.format == "csr":
+            return _checked_compressed(X, X.shape)
+        if X.format == "csc":
+            X = _checked_compressed(X, X.shape[::-1])
+        elif X.format == "bsr":
+            rows, columns = X.data.shape[1:]
+            if X.shape[0] % rows or X.shape[1] % columns:
+                raise ValueError(f"blocks of shape {X.data.shape[1:]} do not fill {X.shape}")
+            X = _checked_compressed(X, (X.shape[0] // rows, X.shape[1] // columns))
+        elif X.format == "coo":
+            X = type(X)((X.data, X.coords), shape=X.shape)  # this constructor does check
+        elif X.format == "dia":
+            X = type(X)((X.data, X.offsets), shape=X.shape)  # and this
+        elif X.format == "lil":
+            lengths = [[len(row) for row in part] for part in (X.rows, X.data)]
+            if lengths[0] != lengths[1] or len(lengths[0]) != X.shape[0]:
+                raise ValueError(f"rows and data are not {X.shape[0]} pairs of lists of one length")
+        return _checked_compressed(X.tocsr(), X.shape)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"X is not a valid {X.format.upper()} array: {error}.") from error
+
+
+def _checked_compressed(X, shape):
+    """X, compressed by rows of `shape`, with one type of index, once no index can lead out of bounds."""
+    for name, ndim in (("data", 3 if X.format == "bsr" else 1), ("indices", 1), ("indptr", 1)):
+        part = getattr(X, name)
+        if not isinstance(part, np.ndarray) or part.ndim != ndim:
+            raise ValueError(f"{name} must be a {ndim}-D array")
+    data, indices, indptr = X.data, X.indices, X.indptr
+    if len(indptr) != shape[0] + 1:
+        raise ValueError(f"indptr has {len(indptr)} entries: expected {shape[0] + 1}")
+    if indices.dtype.kind not in "iu" or indptr.dtype.kind not in "iu":
+        raise ValueError(f"indices and indptr must be integers, but they are {indices.dtype} and {indptr.dtype}")
+    index = indices.dtype if indices.dtype == indptr.dtype and indices.dtype in (np.int32, np.int64) else np.int64
+    indices, indptr = (np.require(part, index, requirements="CA") for part in (indices, indptr))
+    defect = find_csr_defect(indices, indptr, min(len(data), len(indices)), shape[1])
+    if defect is not None:
+        raise ValueError(defect)
+    data = np.require(data, requirements="CA")
+    if data is X.data and indices is X.indices and indptr is X.indptr:
+        return X
+    return type(X)((data, indices, indptr), shape=X.shape)
+
+
+# ---- y
+
+
+def number_labels(y):
+    """Sorted classes, at least two, and class numbers of labels."""
+    classes, numbers = _numbered(y)
+    if len(classes) < 2:
+        raise ValueError(
+            "SoftmaxRegressionClassifier needs samples of at least 2 classes, but y contains only one class: "
+            f"{classes[0]!r}."
+        )
+    return classes, numbers
+
+
+def _numbered(y):
+    if y.dtype.kind in "iu" and int(y.max()) - int(y.min()) < len(y):  # counting takes a third of the time of sorting
+        wide = np.uint64 if y.dtype.kind == "u" else np.int64  # int8 would overflow
+        low = y.min().astype(wide)
+        offset = (y.astype(wide) - low).astype(np.intp)
+        occurs = np.bincount(offset) > 0
+        classes = np.flatnonzero(occurs)
+        # Where most labels differ, y may be no classes, which scikit-learn's check below tells the user.
+        if len(classes) <= len(y) // 2:
+            return (classes.astype(wide) + low).astype(y.dtype), (np.cumsum(occurs) - 1)[offset]
+    check_classification_targets(y)
+    classes = np.unique(y)
+    return classes, np.searchsorted(classes, y)  # return_inverse takes three times as long
+
+
+def encode_labels(y, classes, name):
+    """Class numbers of labels, all of which must be among the sorted `classes`."""
+    numbers = np.searchsorted(classes, y).clip(0, len(classes) - 1)
+    unseen = np.unique(y[classes[numbers] != y])
+    if len(unseen):
+        raise ValueError(f"{name} contains classes that are not among {classes}: {unseen}.")
+    return numbers
+
+
+def classes_of_stream(classes, known):
+    """The sorted classes of a stream: those given, those `known` from an earlier call, or an error where they differ."""
+    if classes is None:
+        if known is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        return known
+    classes = np.unique(column_or_1d(classes))
+    if known is not None and not np.array_equal(classes, known):
+        raise ValueError(f"classes={classes} differ from those of the first call: {known}.")
+    if len(classes) < 2:
+        raise ValueError(f"classes needs at least 2 classes, but it contains only one class: {classes}.")
+    return classes
+
+
+# ---- weights
+
+
+def check_weight(weight, n_samples, name="sample_weight"):
+    """Weights as (n_samples,) float64, or None."""
+    if weight is None:
+        return None
+    if isinstance(weight, Real):
+        weight = np.full(n_samples, weight, dtype=np.float64)
+    weight = check_array(weight, dtype=np.float64, ensure_2d=False, input_name=name)
+    if weight.shape != (n_samples,):
+        raise ValueError(f"{name} has shape {weight.shape}: expected ({n_samples},), one weight for each row.")
+    if (weight < 0).any():
+        raise ValueError(f"{name} contains a negative weight, {weight.min()}: expected weights >= 0.")
+    if not weight.any():
+        raise ValueError(f"Every weight in {name} is zero: at least one must be > 0.")
+    return _check_sum(weight, name)
+
+
+def _check_sum(weight, name):
+    with np.errstate(over="ignore"):
+        total = weight.sum()
+    if not np.isfinite(total):
+        raise ValueError(f"{name}: the sum of the weights is not finite. Divide them by {weight.max():g}.")
+    return weight
+
+
+def class_totals(weight, y, classes):
+    """Total sample weight of each class."""
+    return np.bincount(y, weights=weight, minlength=len(classes))
+
+
+def combined_weight(class_weight, weight, y, classes, totals=None):
+    """Weight (n_samples,) of each row, sample weight times class weight, or None where all are equal.
+
+    `totals` are those of each class that "balanced" makes even; None: those of these rows.
+    """
+    if class_weight is not None:
+        if isinstance(class_weight, dict):
+            of_class = _listed_class_weights(class_weight, classes)
+        else:
+            totals = class_totals(weight, y, classes) if totals is None else totals
+            of_class = np.divide(1.0, totals, out=np.zeros(len(classes)), where=totals > 0)
+        with np.errstate(over="ignore"):
+            weight = of_class[y] if weight is None else weight * of_class[y]
+        _check_sum(weight, "class_weight times sample_weight")
+    if weight is None or (weight[0] > 0 and (weight == weight[0]).all()):
+        return None
+    if not weight.any():
+        raise ValueError("sample_weight and class_weight give every row weight zero: at least one must be > 0.")
+    return weight
+
+
+def _listed_class_weights(class_weight, classes):
+    labels = classes.tolist()
+    of_class = np.array([class_weight.get(label, 1.0) for label in labels])
+    if of_class.dtype.kind not in "iuf" or not (np.isfinite(of_class).all() and (of_class >= 0).all()):
+        raise ValueError(f"class_weight={class_weight!r} is not valid: expected finite weights >= 0.")
+    # A fold of a cross-validation may lack a class; but a class without weight beside a weight without class is probably
+    # a typo.
+    unknown = [label for label in class_weight if label not in labels]
+    if unknown and any(label not in class_weight for label in labels):
+        raise ValueError(f"class_weight has a weight for {unknown}, but the classes are {labels}.")
+    return of_class
+
+
+def used_rows(weight, n_samples):
+    """The rows of positive weight."""
+    return np.arange(n_samples) if weight is None else np.flatnonzero(weight)
+
+
+# ---- validation sets
+
+
+def validate_held_out(estimator, X_val, y_val, sample_weight_val, classes):
+    """(X_val, class numbers, weight or None, None: all rows) or None, for a validation set of the user's own."""
+    if X_val is None and y_val is None:
+        if sample_weight_val is not None:
+            raise ValueError("sample_weight_val is given, but X_val and y_val are not.")
+        return None
+    if X_val is None or y_val is None:
+        given, missing = ("y_val", "X_val") if X_val is None else ("X_val", "y_val")
+        raise ValueError(f"{given} is given, but {missing} is not: a validation set needs both.")
+    try:
+        X_val = validate_prediction(estimator, X_val)
+    except ValueError as error:  # whose text speaks of X
+        raise ValueError(f"X_val: {error}") from error
+    y_val = column_or_1d(y_val)
+    if len(y_val) != X_val.shape[0]:
+        raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
+    weight = check_weight(sample_weight_val, len(y_val), "sample_weight_val")
+    return X_val, encode_labels(y_val, classes, "y_val"), weight, None
+
+
+def hold_out(rows, y, validation_fraction, random_state):
+    """Rows to train on and rows held out for validation, stratified unless there are too few rows for that."""
+    n_held_out = int(np.ceil(validation_fraction * len(rows)))
+    counts = np.unique(y[rows], return_counts=True)[1]
+    stratifies = counts.min() >= 2 and len(counts) <= min(n_held_out, len(rows) - n_held_out)
+    rows, held_out = train_test_split(
+        rows, test_size=n_held_out, random_state=random_state, stratify=y[rows] if stratifies else None
+    )
+    return np.sort(rows), np.sort(held_out)
+
+
+# ---- models
+
+
+def check_model_shapes(coef, intercept, n_outputs, n_features):
+    """The kernels trust these, but a model may come from a file, or its user may have set them."""
+    if np.shape(coef) != (n_outputs, n_features) or np.shape(intercept) != (n_outputs,):
+        raise ValueError(
+            f"coef_ has shape {np.shape(coef)} and intercept_ {np.shape(intercept)}: "
+            f"this model needs {(n_outputs, n_features)} and {(n_outputs,)}."
+        )
+
+
+def check_warm_start(estimator, classes, n_features):
+    """Raise ValueError where a fit cannot begin with the model of the previous one."""
+    if not np.array_equal(estimator.classes_, classes):
+        raise ValueError(
+            f"warm_start=True needs the classes of the previous fit, {estimator.classes_}, but y has {classes}."
+        )
+    if np.ndim(estimator.coef_) == 2 and estimator.coef_.shape[1] != n_features:
+        raise ValueError(
+            f"warm_start=True needs the {estimator.coef_.shape[1]} features of the previous fit, but X has {n_features}."
+        )
