@@ -40,49 +40,50 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     lr : "auto" or float, default="auto"
         Step size. A number gives the plain textbook step on the features as they are; see Notes for "auto".
     batch_size : int, default=128
-        Number of rows of a minibatch. With ``lr="auto"`` the rows are shared evenly by as many minibatches as that makes.
+        Rows per minibatch. With ``lr="auto"`` the rows are split evenly over ``ceil(n / batch_size)`` minibatches, so that
+        the last is not smaller than the others.
     max_iter : "auto" or int, default="auto"
-        Number of epochs, that is of passes over the data. "auto" makes 3000 updates and at least 5 epochs:
-        6 epochs for 60,000 rows, 3000 for 100.
+        Number of epochs, that is, of passes over the data. "auto" makes about 3000 updates, but at least 5 epochs: 6 epochs
+        for 60,000 rows, 3000 for 100.
     lr_schedule : {"constant", "linear", "cosine"}, default="cosine"
-        How the step size falls: not at all, or to 0 at the end of `max_iter` epochs.
+        How the step size falls: not at all, or to 0 over `max_iter` epochs.
     momentum : float in [0, 1), default=0.9
         Heavy ball: V := momentum V + G; W := W - lr V.
     alpha : "auto" or float, default="auto"
         Strength of the penalty. "auto" follows the scale of the features and the number of classes; see Notes.
     l1_ratio : float in [0, 1], default=0.0
-        Share of the L1 norm in the penalty: 0 is L2, 1 is L1, between them is the elastic net. L1 gives exact zeros.
+        Share of the L1 norm in the penalty: 0 is L2, 1 is L1, anything between is the elastic net. L1 gives exact zeros.
     fit_intercept : bool, default=True
-        Whether there is an intercept. Without one ``lr="auto"`` scales the features, but does not centre them.
+        Whether to fit an intercept. Without one, ``lr="auto"`` scales the features but does not centre them.
     shuffle : bool, default=True
         Whether to visit the rows in a new random order in each epoch.
     tol : float, default=1e-4
-        What counts as a change of the loss.
+        Smallest decrease of the loss that counts as an improvement.
     n_iter_no_change : int, default=5
-        With early stopping or a constant step: stop after so many epochs without an improvement by `tol`. A falling step
-        improves the loss to its end, so otherwise all epochs run.
+        Stop after this many epochs without an improvement of at least `tol`. Used with early stopping or a constant step;
+        a falling step improves the loss to its end, so otherwise all epochs run.
     early_stopping : bool, default=False
-        Whether to watch the loss on a validation set, stop by it, and keep the weights of its best epoch.
+        Whether to stop when the loss on a validation set no longer improves, and keep the weights of its best epoch.
     validation_fraction : float in (0, 1), default=0.1
-        Share of the rows held out for that (stratified where there are enough), if `fit` is given no `X_val`.
+        Share of the rows held out for validation, stratified where there are enough, if `fit` is given no `X_val`.
     class_weight : dict, "balanced" or None, default=None
-        Weight of each class label, 1 where the dict has none; "balanced" gives the classes equal total weight.
+        Weight of each class label, 1 for those not in the dict; "balanced" gives all classes the same total weight.
     warm_start : bool, default=False
-        Whether `fit` begins with the coefficients of the last fit.
+        Whether `fit` starts from the coefficients of the previous fit.
     backend : {"openmp", "opencl"}, default="openmp"
         What computes: the CPU, or an OpenCL device (needs PyOpenCL and a driver; worth it on a GPU, with large
-        minibatches or many classes). It works or raises an error; nothing falls back silently.
+        minibatches or many classes). If it is not available an error is raised; there is no silent fallback.
     device : str or None, default=None
-        The OpenCL device: indices "platform:device" or a part of a name, as ``python -m skdl.opencl`` lists them. None
-        for what the environment variable PYOPENCL_CTX says, or else the first that works, GPUs first.
+        The OpenCL device: indices "platform:device" or part of a name, as listed by ``python -m skdl.opencl``. None: the
+        device named by the environment variable PYOPENCL_CTX if that is set, otherwise the first that works, GPUs first.
     n_jobs : int or None, default=None
-        Number of threads of the backend "openmp"; None for all that the process may use (OMP_NUM_THREADS, affinity and
-        quota are respected), negative numbers count from there. There are never more than cores. The result does not
-        depend on it.
+        Number of threads of the backend "openmp". None: all that the process may use (OMP_NUM_THREADS, affinity and quota
+        are respected); negative values count back from it: -1 means all, -2 all but one. There are never more threads than
+        cores. The result does not depend on it.
     random_state : int, RandomState or None, default=None
-        Seed of the order of the rows and of the validation split. One seed gives the same bits on one device.
+        Seed of the order of the rows and of the validation split. Results for a given seed and device are bit-identical.
     verbose : int, default=0
-        Whether to print a line after each epoch.
+        Print a line after each epoch if this is not 0.
 
     Attributes
     ----------
@@ -92,13 +93,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     classes_ : ndarray of shape (n_classes,)
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (n_features_in_,)
-        Where X had feature names that are all strings.
+        Only if X had feature names that are all strings.
     n_iter_ : int
         Number of epochs that were run.
     loss_curve_ : list of float
-        Mean cross-entropy of each epoch, taken on the way, without the penalty.
+        Mean cross-entropy of each epoch, measured during the epoch, without the penalty.
     validation_loss_curve_, validation_scores_ : list of float
-        Cross-entropy and accuracy on the validation set after each epoch, where there is one.
+        Cross-entropy and accuracy on the validation set after each epoch, if there is one.
     lr_ : float
         The step size of the first update; with ``lr="auto"`` in the scaled coordinates.
     alpha_ : float
@@ -113,20 +114,21 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     -----
     What ``lr="auto"`` does. One pass over X gives the mean, extremes and variance of each feature. SGD then runs in the
     coordinates (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
-    the kernels: X is neither copied nor changed, and the penalty stays one on the coefficients of X, so the optimum
-    is the same one. The step is the largest that is stable for the curvature seen in eight minibatches, or that the
-    noise of a minibatch allows if that is less, and falls to 0. CSR is not centred, which would make it dense; it is
-    divided by max |x|, so with one `alpha` a fit on CSR and one on its dense copy take different ways to the same optimum,
-    while with a numeric `lr` and ``alpha=0`` they give the same model. With a penalty the proximal steps that a feature misses
-    while it does not occur in CSR are taken at once when it next does.
+    the kernels: X is neither copied nor changed, and the penalty still applies to the coefficients of the original
+    features, so the optimum does not move. The step is the largest that is stable for the curvature seen in eight
+    minibatches, or the largest that the noise of a minibatch allows if that is smaller, and it falls to 0. CSR is divided by
+    max |x| and not centred, which would make it dense. So for a given `alpha`, fits on CSR and on its dense copy reach the
+    same optimum by different paths; with a numeric `lr` and ``alpha=0`` they give the same model. With a penalty, the
+    proximal steps that a feature misses while it does not occur in CSR are taken at once when it next does.
 
     What ``alpha="auto"`` does. A penalty that suits pixels in [0, 1] is 65,000 times too weak for the same pixels in
     0..255, and one that suits word counts is a hundred times too strong for tf-idf. So the strength follows the data: the
-    curvature of the penalty in the scaled coordinates is a fixed share of that of the loss of k equally frequent classes:
-    ``alpha_ = 5e-5 * (1/k) * (1 - 1/k) * q.sum() / np.average(1 / r, weights=q**2)**2``, with q the mean square of each scaled
-    feature, and with 7e-5 for CSR. Where scales differ much the smallest decide, so that no feature is penalised away.
-    SVMlight sets its C by the mean squared norm of the rows in the same spirit [4]_. Since CSR is scaled otherwise, its
-    alpha_ differs from that of the dense copy. The statistics are those of ``lr="auto"``; a numeric `lr` pays for the pass.
+    curvature of the penalty in the scaled coordinates is a fixed share of the curvature of the loss for k equally frequent
+    classes: ``alpha_ = 5e-5 * (1/k) * (1 - 1/k) * q.sum() / np.average(1 / r, weights=q**2)**2``, with q the mean square of
+    each scaled feature, and with 7e-5 for CSR. Where scales differ widely the smallest decide, so that no feature is
+    penalised away. SVMlight sets its C by the mean squared norm of the rows in the same spirit [4]_. Since CSR is scaled
+    differently, its alpha_ differs from that of the dense copy. The statistics are those of ``lr="auto"``; with a numeric
+    `lr` they cost one extra pass over X.
 
     Computation is in float64 for float64 input, else in float32; an OpenCL device without float64 warns and uses float32.
 
@@ -198,20 +200,20 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
-        """Train on X and y from the beginning (with `warm_start`, from the coefficients of the last fit).
+        """Train on X and y from scratch (with `warm_start`, from the coefficients of the previous fit).
 
         Parameters
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-            Dense C-ordered float64, float32, float16, uint8, int8 and bool and CSR of float64 or float32 are read
-            where they lie; anything else is converted once.
+            Dense C-ordered float64, float32, float16, uint8, int8 and bool and CSR of float64 or float32 are read in place,
+            without conversion; anything else is converted once.
         y : array-like of shape (n_samples,)
             Class labels: numbers, strings or booleans.
         sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0. A weight of 2 counts as the same row twice; rows of weight 0 are left out.
+            Weights >= 0. A weight of 2 is equivalent to repeating the row; rows of weight 0 are left out.
         X_val, y_val, sample_weight_val : like X, y, sample_weight, default=None
-            A validation set of your own. Its loss and score are recorded after each epoch; with `early_stopping` they
-            decide, and nothing is split off X.
+            A validation set of your own. Its loss and score are recorded after each epoch; with `early_stopping` its loss
+            decides when to stop, and no rows of X are held out.
 
         Returns
         -------
@@ -279,7 +281,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
-        """Train on one batch of data for one pass, from where the last call ended.
+        """Make one pass over one part of a stream of data, starting where the last call ended.
 
         The step size stays at its starting value. With ``lr="auto"`` or ``alpha="auto"`` the statistics of the features are
         those of all rows seen so far; so are the class weights with ``class_weight="balanced"``.
@@ -291,7 +293,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         y : array-like of shape (n_samples,)
             Class labels, all of them among `classes`.
         classes : array-like of shape (n_classes,), default=None
-            All classes that will ever come. Needed at the first call, may be left out later.
+            All classes that any call may contain. Required on the first call, optional afterwards.
         sample_weight : array-like of shape (n_samples,), default=None
             As for `fit`.
 
@@ -302,7 +304,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Raises
         ------
         ValueError
-            As `fit`; if `classes` is missing at the first call or changes later; if y holds another class.
+            As for `fit`; if `classes` is missing on the first call or changes later; if y contains another class.
         """
         options = replace(check(self), max_iter=1, lr_schedule="constant", early_stopping=False)
         first = not hasattr(self, "classes_")
