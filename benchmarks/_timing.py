@@ -5,7 +5,9 @@ import time
 
 import numpy as np
 
-from skdl._openmp import OpenMPBackend
+from skdl._backends import ceil_div, get_backend
+from skdl._data import InMemory
+from skdl._softmax import n_outputs
 
 
 def seconds(function):
@@ -39,18 +41,18 @@ class PlainEpochs:
     """Epochs of the textbook's step (no momentum, no penalty, constant step), straight on the backend."""
 
     def __init__(self, X, y, n_classes, batch_size, n_threads=None):
-        n_logits = 1 if n_classes == 2 else n_classes
-        self.backend = OpenMPBackend(X, y.astype(np.int32), None, n_logits, n_jobs=n_threads)
-        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
-                           batch_size=batch_size)  # fmt: skip
-        self.order, self.rng = np.arange(X.shape[0]), np.random.default_rng(0)
-        self.steps = np.full(-(-X.shape[0] // batch_size), 1e-6)
+        source = InMemory(X, y)
+        self.backend = get_backend("openmp")(source, n_outputs(n_classes), n_jobs=n_threads)
+        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1),
+                           fit_intercept=True, batch_size=batch_size)  # fmt: skip
+        self.block, self.order, self.rng = source.block, source.rows, np.random.default_rng(0)
+        self.steps = np.full((1, ceil_div(source.n_rows, batch_size)), 1e-6)
 
     def shuffle(self):
         self.rng.shuffle(self.order)
 
     def run(self):
-        self.backend.run_epoch(self.order, self.steps)
+        self.backend.run(self.block, self.order, self.steps)
 
 
 def markdown(rows):

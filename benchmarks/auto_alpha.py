@@ -2,7 +2,7 @@
 
     python benchmarks/auto_alpha.py [small] [images] [sparse] [--shares 5e-6 1.6e-5 5e-5 1.6e-4 5e-4] [--splits 5]
 
-The constant is the share of the loss' curvature that the penalty adds (`skdl._sgd.auto_alpha`). If one constant suits pixels
+The constant is the share of the loss' curvature that the penalty adds (`skdl._auto.auto_alpha`). If one constant suits pixels
 in 0..255 and in [0, 1], standardised columns, word counts and tf-idf, nobody needs to search for alpha. Each row shows the
 alpha of the smallest share, then test log-loss and test error in per cent for each share; last, those of alpha=1e-4, the
 default of SGDClassifier and MLPClassifier.
@@ -18,7 +18,7 @@ from _machine import header
 from sklearn.exceptions import ConvergenceWarning
 from sparse_text import ALPHAS, make
 
-from skdl import SoftmaxRegressionClassifier, _sgd
+from skdl import SoftmaxRegressionClassifier, _auto
 
 
 def small_sets(args):
@@ -71,7 +71,7 @@ if __name__ == "__main__":
         for title, load in SETS[kind](args):
             splits, cells = load(), []
             for share in args.shares:
-                with patch.object(_sgd, "AUTO_ALPHA", share), patch.object(_sgd, "AUTO_ALPHA_SPARSE", share):
+                with patch.object(_auto, "AUTO_ALPHA", share), patch.object(_auto, "AUTO_ALPHA_SPARSE", share):
                     cells.append(mean_of_splits(splits))
             first = cells[0][0]
             cells.append(mean_of_splits(splits, alpha=1e-4))

@@ -40,7 +40,8 @@ from _data import (
 from _machine import header
 from sklearn.exceptions import ConvergenceWarning
 
-from skdl import SoftmaxRegressionClassifier, _classifier, _openmp
+from skdl import SoftmaxRegressionClassifier, _sgd
+from skdl._data import InMemory
 
 
 def table_small(args):
@@ -101,10 +102,10 @@ class Stopwatch:
     """Times the parts of a fit, by wrapping what the estimator calls."""
 
     PARTS = (
-        ("statistics", _openmp.OpenMPBackend, "column_statistics"),
-        ("step", _classifier, "Coordinates"),
-        ("step", _classifier, "auto_lr"),
-        ("epochs", _openmp.OpenMPBackend, "run_epoch"),
+        ("statistics", InMemory, "statistics"),
+        ("step", _sgd.Scaling, "from_statistics"),
+        ("step", _sgd, "auto_lr"),
+        ("epochs", _sgd, "run_epoch"),
     )
 
     def __init__(self):

@@ -20,7 +20,7 @@ from _data import images
 from _machine import Roofline, header
 from _timing import PlainEpochs, alternated, markdown, seconds, write_csv
 
-from skdl._openmp import max_threads
+from skdl.openmp._threads import max_threads
 
 TYPES = "float32", "float64", "uint8", "float16"
 FEATURES, CLASSES, BATCHES = (20, 784, 4096), (2, 10, 100, 1000), (32, 100, 1000, 4096)

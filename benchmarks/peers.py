@@ -37,7 +37,7 @@ from sklearn.metrics import log_loss
 from sklearn.neural_network import MLPClassifier
 
 from skdl import SoftmaxRegressionClassifier
-from skdl._openmp import max_threads
+from skdl.openmp._threads import max_threads
 
 MLP_SGD = dict(solver="sgd", batch_size=100, learning_rate_init=0.2, momentum=0)
 

@@ -18,7 +18,8 @@ import warnings
 import numpy as np
 from scipy import sparse
 
-from skdl import SoftmaxRegressionClassifier, _openmp
+from skdl import SoftmaxRegressionClassifier
+from skdl.openmp import _threads
 
 warnings.simplefilter("ignore")
 RNG = np.random.default_rng(0)
@@ -47,7 +48,7 @@ def in_process(arguments):
 
 
 def measure(n_cores):
-    print(f"{n_cores} cores, {_openmp.instruction_set()[1]}, load {os.getloadavg()[0]:.1f}")
+    print(f"{n_cores} cores, {_threads.isa()[1]}, load {os.getloadavg()[0]:.1f}")
     for name in DATA:
         print(name)
         alone = epoch_time(name, n_cores)
@@ -55,9 +56,9 @@ def measure(n_cores):
             took = epoch_time(name, n_jobs)
             line = f"  n_jobs={n_jobs}: {1e3 * took:7.2f} ms, {took / alone:5.2f} x of n_jobs={n_cores}"
             if n_jobs > n_cores:
-                limit, _openmp.available_cores = _openmp.available_cores, lambda: 64
+                limit, _threads.available_cores = _threads.available_cores, lambda: 64
                 took = epoch_time(name, n_jobs)
-                _openmp.available_cores = limit
+                _threads.available_cores = limit
                 line += f"; with as many threads {1e3 * took:7.2f} ms, {took / alone:5.2f} x"
             print(line, flush=True)
         with multiprocessing.get_context("spawn").Pool(2) as pool:
