@@ -13,14 +13,13 @@ from skdl.opencl import _backend as _opencl
 
 NARROW = ["float32", "float16", "uint8", "int8", "bool"]
 
+OPENMP_PATHS = [("openmp", name) for name in _kernels.instruction_sets()]
+KERNEL_PATHS = [*OPENMP_PATHS, ("opencl", "cpu"), ("opencl", "gpu")]
 
-OPENMP_WAYS = [("openmp", name) for name in _kernels.instruction_sets()]
-WAYS = [*OPENMP_WAYS, ("opencl", "cpu"), ("opencl", "gpu")]
 
-
-@pytest.fixture(params=WAYS, ids="-".join)
-def way(request, monkeypatch):
-    """The backend, by each way through its kernels."""
+@pytest.fixture(params=KERNEL_PATHS, ids="-".join)
+def kernel_path(request, monkeypatch):
+    """The name of the backend, whose kernels take one of their paths."""
     backend, path = request.param
     if backend == "openmp":
         monkeypatch.setenv("SKDL_INSTRUCTION_SET", path)
@@ -117,9 +116,9 @@ def test_twin_gradient(n_logits):
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("csr", [False, True])
 @pytest.mark.parametrize(("n", "d", "n_logits"), [(1, 1, 1), (5, 3, 3), (21, 7, 1), (19, 17, 10), (34, 5, 17)])
-def test_gradient(way, n, d, n_logits, csr, weighted):
+def test_gradient(kernel_path, n, d, n_logits, csr, weighted):
     """One full-batch step of size 1 moves by the gradient; a step of size 0 measures the loss."""
-    p = Problem(n, d, n_logits, backend=way, csr=csr, weighted=weighted)
+    p = Problem(n, d, n_logits, backend=kernel_path, csr=csr, weighted=weighted)
     _, W, b, _ = p.run([1.0], n)
     numeric_G = central_differences(lambda W: p.run([0.0], n, W=W)[0], p.W)
     numeric_g = central_differences(lambda b: p.run([0.0], n, b=b)[0], p.b)
@@ -128,9 +127,9 @@ def test_gradient(way, n, d, n_logits, csr, weighted):
 
 
 @pytest.mark.parametrize("csr", [False, True])
-def test_gradient_of_a_thousand_classes(way, csr):
+def test_gradient_of_a_thousand_classes(kernel_path, csr):
     """Along random directions, since each difference costs a pass."""
-    p = Problem(50, 30, 1000, backend=way, csr=csr)
+    p = Problem(50, 30, 1000, backend=kernel_path, csr=csr)
     _, W, b, _ = p.run([1.0], 50)
     rng = np.random.default_rng(1)
     for _ in range(5):
@@ -148,8 +147,8 @@ PENALTIES = {"none": (0.0, 0.0), "l2": (0.0, 0.1), "l1": (0.05, 0.0), "both": (0
 @pytest.mark.parametrize(
     ("n", "d", "n_logits", "batch_size"), [(7, 5, 3, 1), (50, 33, 10, 16), (30, 130, 5, 16), (101, 250, 1, 40)]
 )
-def test_epochs_equal_the_twin(way, n, d, n_logits, batch_size, csr, penalty, momentum):
-    p = Problem(n, d, n_logits, backend=way, csr=csr)
+def test_epochs_equal_the_twin(kernel_path, n, d, n_logits, batch_size, csr, penalty, momentum):
+    p = Problem(n, d, n_logits, backend=kernel_path, csr=csr)
     step_sizes = np.linspace(0.5, 0.1, -(-n // batch_size))
     l1, l2 = (np.linspace(0.5, 1.5, d) * strength for strength in PENALTIES[penalty])
     settings = {"momentum": momentum, "l1": l1, "l2": l2, "coordinates": True, "n_epochs": 2}
@@ -170,8 +169,8 @@ def test_epochs_equal_the_twin(way, n, d, n_logits, batch_size, csr, penalty, mo
 @pytest.mark.parametrize(("n", "d", "n_logits", "batch_size"), [(90, 100, 10, 64), (64, 40, 17, 64), (40, 20, 1, 33)])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
-@pytest.mark.parametrize("way", OPENMP_WAYS, ids="-".join, indirect=True)
-def test_blocks_chunks_and_threads(many_parts, way, n, d, n_logits, batch_size, momentum, dtype, csr):
+@pytest.mark.parametrize("kernel_path", OPENMP_PATHS, ids="-".join, indirect=True)
+def test_blocks_chunks_and_threads(many_parts, kernel_path, n, d, n_logits, batch_size, momentum, dtype, csr):
     """The ways of large problems give the twin's result, and the same bits for any number of threads."""
     p = Problem(n, d, n_logits, csr=csr, storage=dtype)
     step_sizes = np.full(-(-n // batch_size), 0.3)
@@ -196,9 +195,9 @@ def test_blocks_chunks_and_threads(many_parts, way, n, d, n_logits, batch_size, 
 @pytest.mark.parametrize("csr", [False, True])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("n_logits", [1, 3, 17])
-def test_logits_of_all_sizes(way, n_logits, dtype, csr):
+def test_logits_of_all_sizes(kernel_path, n_logits, dtype, csr):
     """Differences of thousands between the logits of a row, with the largest in any place: neither overflow nor garbage."""
-    p = Problem(60, 20, n_logits, backend=way, storage=dtype, csr=csr)
+    p = Problem(60, 20, n_logits, backend=kernel_path, storage=dtype, csr=csr)
     p.W *= np.logspace(-1, 4, 20)
     p.b[:] = p.b[::-1] * 1000
     loss, W, b, _ = p.run_twin([0.5], 60)
@@ -210,9 +209,9 @@ def test_logits_of_all_sizes(way, n_logits, dtype, csr):
 
 
 @pytest.mark.parametrize("storage", NARROW)
-def test_storage_types(way, storage):
+def test_storage_types(kernel_path, storage):
     """Narrow types give the bits of their float32 copy, and the twin's result to float32's rounding."""
-    p, q = (Problem(60, 37, 10, backend=way, storage=storage) for _ in range(2))
+    p, q = (Problem(60, 37, 10, backend=kernel_path, storage=storage) for _ in range(2))
     q.X = q.X.astype(np.float32)
     settings = {"momentum": 0.9, "coordinates": True}
     step_sizes = np.full(4, 0.2)
@@ -227,9 +226,9 @@ def test_storage_types(way, storage):
     np.testing.assert_allclose(expected_b, b, rtol=1e-4, atol=60 * np.finfo(np.float32).eps)
 
 
-def test_every_half_precision_number(way):
+def test_every_half_precision_number(kernel_path):
     """All finite float16 values, subnormal ones included, are converted exactly."""
-    module, _ = get_backend(way)
+    module, _ = get_backend(kernel_path)
     X = np.arange(2**16, dtype=np.uint16).view(np.float16)
     X = X[np.isfinite(X)].reshape(-1, 1)
     logits = module.decision_function(X, np.ones((1, 1), np.float32), np.zeros(1, np.float32))
@@ -237,16 +236,16 @@ def test_every_half_precision_number(way):
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
-def test_intercept_stays_where_it_is_not_fitted(way, fit_intercept):
-    p = Problem(30, 5, 3, backend=way)
+def test_intercept_stays_where_it_is_not_fitted(kernel_path, fit_intercept):
+    p = Problem(30, 5, 3, backend=kernel_path)
     _, _, b, _ = p.run([0.1, 0.1], 15, fit_intercept=fit_intercept)
     assert (b == p.b).all() != fit_intercept
 
 
 @pytest.mark.parametrize("storage", ["float64", *NARROW])
 @pytest.mark.parametrize("n_logits", [1, 3, 17])
-def test_decision_function(way, storage, n_logits):
-    module, _ = get_backend(way)
+def test_decision_function(kernel_path, storage, n_logits):
+    module, _ = get_backend(kernel_path)
     p = Problem(301, 37, n_logits, storage=storage)
     expected = p.dense.astype(float) @ p.W.T + p.b
     got = module.decision_function(p.X, p.W, p.b, n_jobs=2)
@@ -259,8 +258,8 @@ def test_decision_function(way, storage, n_logits):
 @pytest.mark.parametrize(
     ("storage", "csr"), [("float64", True), ("float32", True), *((s, False) for s in ["float64", *NARROW])]
 )
-def test_column_statistics(way, storage, csr):
-    p = Problem(150, 37, 3, backend=way, storage=storage, csr=csr)
+def test_column_statistics(kernel_path, storage, csr):
+    p = Problem(150, 37, 3, backend=kernel_path, storage=storage, csr=csr)
     X, w = p.dense.astype(float), p.weight
     rows = np.sort(p.order[:100])
     mean, variance, low, high = p.backend_class(p.X, p.y, w, 3).column_statistics(rows)
