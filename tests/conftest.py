@@ -5,6 +5,8 @@ from _data import images
 
 from skdl import SoftmaxRegressionClassifier, _openmp
 
+pytest.register_assert_rewrite("_helpers")
+
 
 @pytest.fixture(scope="session")
 def mnist():

@@ -13,7 +13,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from test_kernels import Problem
+from _helpers import Problem
 
 from skdl.opencl import _backend
 

@@ -1,10 +1,10 @@
 """One table of what goes wrong: how it is called, the error, and the words that its message must have."""
 
-import pickle
 import re
 
 import numpy as np
 import pytest
+from _helpers import fitted_state
 from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.exceptions import NotFittedError
@@ -374,11 +374,6 @@ row(
 
 
 # ---- the tests
-
-
-def fitted_state(clf):
-    """Bytes of every fitted attribute, so that a change in place shows."""
-    return {name: pickle.dumps(value) for name, value in vars(clf).items() if name.endswith("_")}
 
 
 def estimator(state):

@@ -1,10 +1,7 @@
 """scikit-learn's own checks, with no expected failure."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+from _helpers import run
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdl import SoftmaxRegressionClassifier
@@ -43,17 +40,11 @@ def test_scikit_learn_check(estimator, check):
 @pytest.mark.timeout(120)
 def test_array_api_checks():
     """SCIPY_ARRAY_API=1 must be set before scipy is imported, so this runs in a process of its own."""
-    program = (
-        "from sklearn.utils.estimator_checks import check_estimator\n"
-        "from skdl import SoftmaxRegressionClassifier\n"
-        "results = check_estimator(SoftmaxRegressionClassifier(), on_skip=None)\n"
-        "assert len(results) > 40 and not [r for r in results if r['status'] == 'failed']\n"
-        "print({r['status'] for r in results})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
-        env={**os.environ, "SCIPY_ARRAY_API": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    program = """
+        from sklearn.utils.estimator_checks import check_estimator
+        from skdl import SoftmaxRegressionClassifier
+        results = check_estimator(SoftmaxRegressionClassifier(), on_skip=None)
+        assert len(results) > 40 and not [r for r in results if r["status"] == "failed"]
+        print({r["status"] for r in results})
+    """
+    run(program, timeout=120, SCIPY_ARRAY_API="1")

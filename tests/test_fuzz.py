@@ -6,6 +6,7 @@ import warnings
 import malformed
 import numpy as np
 import reference
+from _helpers import quiet_fit
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
@@ -110,8 +111,7 @@ def test_equal_to_the_twin(
         lr=0.05, batch_size=batch_size, max_iter=n_epochs, momentum=momentum, alpha=alpha, l1_ratio=l1_ratio,
         lr_schedule=schedule, fit_intercept=fit_intercept, n_jobs=n_jobs, shuffle=False, tol=0, n_iter_no_change=99,
     )  # fmt: skip
-    with warnings.catch_warnings(action="ignore"):
-        clf.fit(X, written(y, labels), sample_weight=weight)
+    quiet_fit(clf, X, written(y, labels), sample_weight=weight)
 
     rows = np.arange(len(y)) if weight is None else np.flatnonzero(weight)
     w = np.ones(len(y)) if weight is None else weight / weight[rows].mean()

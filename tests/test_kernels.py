@@ -5,7 +5,7 @@ OpenCL's with the tiles of CPUs and of GPUs.
 import numpy as np
 import pytest
 import reference
-from scipy import sparse
+from _helpers import Problem
 
 from skdl import _kernels, _openmp
 from skdl._backends import get_backend
@@ -34,59 +34,6 @@ def many_parts(monkeypatch):
     monkeypatch.setattr(_openmp, "BLOCK_VECTORS", 1)
     monkeypatch.setattr(_openmp, "MAX_CHUNK_BYTES", 1)
     monkeypatch.setattr(_openmp, "FLOP_PER_THREAD", 1)
-
-
-class Problem:
-    """Random data, parameters and settings, and the two ways to run an epoch on them."""
-
-    def __init__(self, n, d, n_logits, *, backend="openmp", storage="float64", csr=False, weighted=True, seed=0):
-        _, self.backend_class = get_backend(backend)
-        rng = np.random.default_rng(seed)
-        n_classes = max(n_logits, 2)
-        X = rng.integers(-3, 4, size=(n, d)) * (rng.random((n, d)) < 0.5)
-        if storage == "bool":
-            X = X > 0
-        elif storage == "uint8":
-            X = abs(X)
-        elif storage.startswith("float"):
-            X = X + (X != 0) * rng.random((n, d)).astype("float16")
-        self.dense = X.astype(storage)
-        self.X = sparse.csr_array(self.dense) if csr else self.dense
-        self.y = rng.integers(0, n_classes, n).astype(np.int32)
-        weight = rng.random(n) + 0.1
-        self.weight = weight / weight.mean() if weighted else None
-        self.W, self.b = 0.3 * rng.normal(size=(n_logits, d)), 0.3 * rng.normal(size=n_logits)
-        self.V, self.v = 0.1 * rng.normal(size=(n_logits, d)), 0.1 * rng.normal(size=n_logits)
-        self.mean, self.scale = rng.normal(size=d), rng.uniform(0.5, 2, d)
-        self.order = rng.permutation(n)
-
-    def run(self, step_sizes, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
-            coordinates=False, n_jobs=1, n_epochs=1):  # fmt: skip
-        """Mean loss, coef, intercept and velocity after epochs of the backend."""
-        W, b = self.W if W is None else W, self.b if b is None else b
-        backend = self.backend_class(self.X, self.y, self.weight, len(W), n_jobs=n_jobs)
-        mean, scale = (self.mean, self.scale) if coordinates else (None, None)
-        backend.start((W, b), (self.V, self.v), mean=mean, scale=scale, l1=l1, l2=l2, momentum=momentum,
-                      fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
-        for _ in range(n_epochs):
-            loss = backend.run_epoch(self.order, np.asarray(step_sizes, dtype=float))
-        return loss, *backend.get_parameters(), backend.get_velocity()
-
-    def run_twin(self, step_sizes, batch_size, *, momentum=0.0, l1=0.0, l2=0.0, fit_intercept=True, coordinates=False,
-                 n_epochs=1):  # fmt: skip
-        W, b, V, v = (a.astype(float).copy() for a in (self.W, self.b, self.V, self.v))
-        X = self.dense.astype(float)
-        csr = sparse.issparse(self.X)
-        if coordinates:
-            X = X * self.scale if csr else (X - self.mean) * self.scale
-        weight = np.ones(len(X)) if self.weight is None else self.weight
-        d = X.shape[1]
-        for _ in range(n_epochs):
-            loss = reference.run_epoch(
-                W, b, V, v, X, self.y, weight, self.order, batch_size, step_sizes, momentum=momentum,
-                l1=np.broadcast_to(l1, d), l2=np.broadcast_to(l2, d), fit_intercept=fit_intercept, lazy=csr,
-            )  # fmt: skip
-        return loss, W, b, (V, v)
 
 
 def relative_error(a, b):

@@ -1,23 +1,21 @@
 """Parts of the loop that no result on real data pins down: each of these tests kills a mutant (tools/mutants.py)."""
 
+from functools import partial
+
+import _helpers
 import numpy as np
 import pytest
 import reference
+from _helpers import DIGITS, LABELS
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 
-from skdl import SoftmaxRegressionClassifier
 from skdl._backends import get_backend
 from skdl._sgd import Coordinates, Statistics, auto_lr, largest_curvature
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-X, Y = load_digits(return_X_y=True)
-X, Y = np.ascontiguousarray(X[:400]), Y[:400]
-
-
-def make(**params):
-    return SoftmaxRegressionClassifier(**{"max_iter": 20, "random_state": 0, **params})
+X, Y = DIGITS.astype(np.float64), LABELS
+make = partial(_helpers.make, max_iter=20)
 
 
 def statistics(X):

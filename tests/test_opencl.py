@@ -1,22 +1,21 @@
 """What only the OpenCL backend has: devices, drivers that fail, data larger than a buffer, processes and threads."""
 
-import os
 import re
 import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import _helpers
 import numpy as np
 import pyopencl as cl
 import pytest
+from _helpers import Problem, same_model
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
-from test_kernels import Problem
 
-from skdl import SoftmaxRegressionClassifier
 from skdl.opencl import __main__, _backend, _device
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -25,34 +24,16 @@ DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS = DIGITS.astype(np.float32)
 
 
-def make(**params):
-    return SoftmaxRegressionClassifier(**{"backend": "opencl", "max_iter": 3, "random_state": 0, **params})
+SETUP = """
+    import numpy as np
+    from sklearn.datasets import load_digits
+    from skdl import SoftmaxRegressionClassifier
+    X, y = load_digits(return_X_y=True)
+    model = SoftmaxRegressionClassifier(backend="opencl", max_iter=3, random_state=0)
+"""
 
-
-def same_model(a, b):
-    assert_array_equal(a.coef_, b.coef_)
-    assert_array_equal(a.intercept_, b.intercept_)
-    assert a.loss_curve_ == b.loss_curve_
-
-
-def run(program, timeout=60, **environment):
-    """Run a program in a process of its own; its outcome."""
-    head = """
-        import warnings
-        import numpy as np
-        from sklearn.datasets import load_digits
-        from skdl import SoftmaxRegressionClassifier
-        warnings.simplefilter("ignore")
-        X, y = load_digits(return_X_y=True)
-        model = SoftmaxRegressionClassifier(backend="opencl", max_iter=3, random_state=0)
-    """
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, **environment},
-    )
+make = partial(_helpers.make, backend="opencl")
+run = partial(_helpers.run, SETUP, check=False, timeout=60)  # some of these programs are to fail
 
 
 # ---- devices

@@ -1,19 +1,20 @@
 """Threads, processes and failures around a fit: the same bits, no hang, and an estimator as it was."""
 
 import os
-import subprocess
 import sys
-import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
+import _helpers
 import joblib
 import numpy as np
 import pytest
+from _helpers import fitted_state, run
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from skdl import SoftmaxRegressionClassifier, _kernels, _openmp
+from skdl import _kernels, _openmp
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -24,12 +25,12 @@ X = np.random.default_rng(0).integers(0, 255, (1500, 784), dtype=np.uint8)
 Y = np.arange(1500) % 10
 
 
-def make(seed=0, **params):
-    return SoftmaxRegressionClassifier(**{"max_iter": 2, "n_jobs": 2, "random_state": seed, **params})
+make = partial(_helpers.make, max_iter=2, n_jobs=2)
 
 
 def fit(seed, backend="openmp", container=np.asarray):
-    return make(seed, backend=backend).fit(container(X.astype("f4")) if container is not np.asarray else X, Y).coef_
+    clf = make(random_state=seed, backend=backend)
+    return clf.fit(container(X.astype("f4")) if container is not np.asarray else X, Y).coef_
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +64,7 @@ def test_joblib(how, backend):
         assert_array_equal(coef, fit(seed, backend))
 
 
-def run(program, before="", **environment):
-    """The standard output of a program in a process of its own, which has X, Y and make as above."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", before + textwrap.dedent(SETUP) + textwrap.dedent(program)],
-        capture_output=True, text=True, timeout=100, env={**os.environ, **environment},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
+# X, Y and make as above, for a process of its own.
 SETUP = """
     import numpy as np
     from skdl import SoftmaxRegressionClassifier, _openmp
@@ -94,7 +86,7 @@ def test_more_threads_than_cores(alone):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         print(make(n_jobs=8).fit(X, Y).coef_.tobytes().hex())
     """
-    lines = run(program, OMP_NUM_THREADS="8").splitlines()
+    lines = run(SETUP, program, OMP_NUM_THREADS="8").stdout.splitlines()
     assert lines == 2 * [alone[0].tobytes().hex()]
 
 
@@ -109,7 +101,7 @@ def test_one_core_is_one_thread():
         make(n_jobs=8).fit(X, Y)
         print(len(os.listdir("/proc/self/task")) - before)
     """
-    assert run(program, OMP_NUM_THREADS="8", OPENBLAS_NUM_THREADS="1") == "0\n"
+    assert run(SETUP, program, OMP_NUM_THREADS="8", OPENBLAS_NUM_THREADS="1").stdout == "0\n"
 
 
 def test_limits_of_threads(monkeypatch):
@@ -122,7 +114,7 @@ def test_limits_of_threads(monkeypatch):
 
 def test_cores_are_those_of_joblib():
     """Which knows of affinity, cgroup quotas and LOKY_MAX_CPU_COUNT."""
-    assert run("print(_openmp.available_cores())", LOKY_MAX_CPU_COUNT="1") == "1\n"
+    assert run(SETUP, "print(_openmp.available_cores())", LOKY_MAX_CPU_COUNT="1").stdout == "1\n"
 
 
 @pytest.mark.skipif(not _kernels.OPENMP, reason="built without OpenMP: nothing to limit")
@@ -139,15 +131,11 @@ def test_threadpool_limits(limit, alone):
 def test_import_order(library, order, alone):
     """Libraries that bring an OpenMP of their own, before and after skdl."""
     pytest.importorskip(library)
-    printed = run("print(make().fit(X, Y).coef_.tobytes().hex())", before=order.format(library))
-    assert printed.strip() == alone[0].tobytes().hex()
+    done = run(order.format(library), SETUP, "print(make().fit(X, Y).coef_.tobytes().hex())")
+    assert done.stdout.strip() == alone[0].tobytes().hex()
 
 
 # ---- failures
-
-
-def fitted_state(clf):
-    return {name: np.array(value).tobytes() for name, value in vars(clf).items() if name.endswith("_")}
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
@@ -201,7 +189,7 @@ def test_memory_runs_out():
         assert (clf.coef_ == make(n_jobs=1).fit(wide, labels).coef_).all()
         print(failed)
     """
-    assert int(run(program, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")) > 3
+    assert int(run(SETUP, program, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1").stdout) > 3
 
 
 class Stops:

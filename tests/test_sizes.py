@@ -3,19 +3,20 @@
 import numpy as np
 import pytest
 import reference
+from _helpers import TEXTBOOK
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
 from skdl import SoftmaxRegressionClassifier
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-TEXTBOOK = {"lr": 0.1, "lr_schedule": "constant", "momentum": 0, "alpha": 0, "shuffle": False}
+ONE_PASS = {**TEXTBOOK, "lr": 0.1, "momentum": 0, "shuffle": False}
 RNG = np.random.default_rng(0)
 
 
 def one_epoch(X, y, n_classes, backend, batch_size=128):
     """partial_fit on X, and the twin's coefficients."""
-    clf = SoftmaxRegressionClassifier(**TEXTBOOK, batch_size=batch_size, backend=backend)
+    clf = SoftmaxRegressionClassifier(**ONE_PASS, batch_size=batch_size, backend=backend)
     clf.partial_fit(X, y, classes=np.arange(n_classes))
     dense = np.asarray(X.todense() if sparse.issparse(X) else X, dtype=float)
     n_logits = 1 if n_classes == 2 else n_classes

@@ -1,13 +1,10 @@
 """What training must reach: the course's homework, LogisticRegression's optimum, the same bits, little memory."""
 
-import subprocess
-import sys
-import textwrap
-import warnings
 from functools import cache
 
 import numpy as np
 import pytest
+from _helpers import TEXTBOOK, quiet_fit, run
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
@@ -15,22 +12,15 @@ from sklearn.preprocessing import StandardScaler
 
 from skdl import SoftmaxRegressionClassifier
 
-TEXTBOOK = {
+HOMEWORK = {
+    **TEXTBOOK,
     "lr": 0.2,
     "batch_size": 100,
-    "lr_schedule": "constant",
     "momentum": 0,
-    "alpha": 0,
     "fit_intercept": False,
     "shuffle": False,
     "tol": 0,
 }
-
-
-def quiet_fit(model, *args, **kwargs):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return model.fit(*args, **kwargs)
 
 
 @pytest.mark.usefixtures("backend")
@@ -40,7 +30,7 @@ def test_textbook(mnist):
     X, X_test = X.astype(np.float32) / np.float32(255), X_test.astype(np.float32) / np.float32(255)
     W = np.zeros((784, 10), dtype=np.float32)
     one_hot = np.eye(10, dtype=np.float32)[y]
-    model = SoftmaxRegressionClassifier(**TEXTBOOK, warm_start=True, max_iter=1)
+    model = SoftmaxRegressionClassifier(**HOMEWORK, warm_start=True, max_iter=1)
     errors = []
     for _ in range(10):
         for start in range(0, 60000, 100):
@@ -170,10 +160,9 @@ def test_numeric_lr_diverges_with_an_error_and_leaves_the_model_alone(mnist):
 def test_memory(dtype, backend):
     """Training on MNIST's shape takes less than 20 MB beside X. Peak memory needs a process of its own."""
     program = f"""
-        import resource, warnings
+        import resource
         import numpy as np
         from skdl import SoftmaxRegressionClassifier
-        warnings.simplefilter("ignore")
         rng = np.random.default_rng(0)
         X = rng.integers(0, 256, size=(60000, 784), dtype=np.uint8)
         if "{dtype}" == "float32":
@@ -187,17 +176,15 @@ def test_memory(dtype, backend):
         SoftmaxRegressionClassifier(max_iter=2, backend="{backend}").fit(X, y)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 20
+    assert float(run(program, timeout=300).stdout) < 20
 
 
 def test_fit_in_a_forked_child():
     """OpenMP's threads do not survive a fork, and waiting for them hangs (scikit-learn #7650); the child works alone."""
     program = """
-        import os, warnings
+        import os
         import numpy as np
         from skdl import SoftmaxRegressionClassifier
-        warnings.simplefilter("ignore")
         X = np.random.default_rng(0).integers(0, 255, (2000, 784), dtype=np.uint8)
         y = np.arange(2000) % 10
         model = SoftmaxRegressionClassifier(n_jobs=2, random_state=0, max_iter=2)
@@ -207,5 +194,4 @@ def test_fit_in_a_forked_child():
             os._exit(0 if (model.fit(X, y).coef_ == coef).all() else 1)
         raise SystemExit(os.waitpid(child, 0)[1])
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+    run(program, timeout=60)
