@@ -1,4 +1,4 @@
-"""What X, y and the weights may be, and that the form they come in does not matter."""
+"""What X may be: the form it comes in does not matter, nor does that of a parameter, and nothing is written to."""
 
 from functools import partial
 
@@ -9,9 +9,6 @@ from _helpers import DIGITS, LABELS, TEXTBOOK, same_model
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.metrics import log_loss
-from sklearn.utils.class_weight import compute_class_weight
-
-from skdl import SoftmaxRegressionClassifier
 
 pytestmark = [
     pytest.mark.usefixtures("backend"),
@@ -154,6 +151,14 @@ def test_float32_and_float64_agree():
     assert_allclose(one.coef_, two.coef_, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+@pytest.mark.parametrize("name", ["uint8", "float64", "list", "F-order float32", "unaligned float64", "polars float64"])
+def test_validation_data_in_any_form(name, tmp_path):
+    X_val = DENSE[name][0](DIGITS, tmp_path)
+    clf = make(**TEXTBOOK).fit(DIGITS.astype("f8"), LABELS, X_val=X_val, y_val=LABELS.tolist())
+    assert clf.validation_loss_curve_[-1] == pytest.approx(log_loss(LABELS, clf.predict_proba(DIGITS)), rel=1e-5)
+
+
 # ---- sparse
 
 
@@ -280,24 +285,7 @@ def test_csr_with_empty_rows_and_columns():
     assert (sparse_fit.coef_[:, 20:30] == 0).all()
 
 
-# ---- y, and nothing is written to
-
-
-@pytest.mark.parametrize(
-    "represent",
-    [
-        list,
-        lambda y: y.astype(">i8"),
-        lambda y: y.astype("u1"),
-        lambda y: np.repeat(y, 3)[::3],
-        lambda y: y[:, np.newaxis],
-    ],
-    ids=["list", "big-endian", "uint8", "strided", "column"],
-)
-@pytest.mark.filterwarnings("ignore:A column-vector y")
-def test_y(represent):
-    X = DIGITS.astype("f8")
-    same_model(make().fit(X, represent(LABELS)), make().fit(X, LABELS))
+# ---- nothing is written to
 
 
 @pytest.mark.parametrize("container", [np.array, sparse.csr_array])
@@ -321,256 +309,6 @@ def test_no_argument_is_written_to(container, dtype, lr):
             assert_array_equal(part, old)
 
 
-def test_fitted_arrays_stay_when_the_fit_goes_on():
-    """coef_ of one fit is no buffer of the next."""
-    X = DIGITS.astype("f8")
-    clf = make(warm_start=True).fit(X, LABELS)
-    coef, copy = clf.coef_, clf.coef_.copy()
-    clf.fit(X, LABELS)
-    clf.partial_fit(X, LABELS)
-    assert_array_equal(coef, copy)
-    assert not np.array_equal(clf.coef_, copy)
-
-
-# ---- weights
-
-
-@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
-@pytest.mark.parametrize("lr", ["auto", 1e-3])
-@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
-def test_whole_weights_are_repetition(container, lr, l1_ratio):
-    X, y = DIGITS[:80].astype("f8"), LABELS[:80]
-    weight = np.arange(80) % 4
-    params = {"lr": lr, "l1_ratio": l1_ratio, "batch_size": 1000, "max_iter": 20}  # one batch: the order cannot matter
-    weighted = make(**params).fit(container(X), y, sample_weight=weight)
-    repeated = make(**params).fit(container(np.repeat(X, weight, axis=0)), np.repeat(y, weight))
-    assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-7, atol=1e-12)
-    assert_allclose(weighted.intercept_, repeated.intercept_, rtol=1e-7, atol=1e-12)
-    assert_allclose(weighted.loss_curve_, repeated.loss_curve_, rtol=1e-7)
-    assert not np.allclose(weighted.coef_, make(**params).fit(container(X), y).coef_, rtol=1e-3)
-
-
-@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("params", [{}, TEXTBOOK, {"early_stopping": True}], ids=["auto", "textbook", "early stopping"])
-@pytest.mark.parametrize("uneven", [False, True])
-def test_rows_of_weight_zero_are_left_out(container, dtype, params, uneven):
-    X, y = DIGITS.astype(dtype), LABELS
-    weight = np.linspace(1, 3, N) if uneven else np.ones(N)
-    weight[::3] = 0
-    keep = weight > 0
-    zero = make(**params).fit(container(X), y, sample_weight=weight)
-    out = make(**params).fit(container(X[keep]), y[keep], sample_weight=weight[keep] if uneven else None)
-    same_model(zero, out)
-
-
-@pytest.mark.parametrize("params", [{}, TEXTBOOK, {"early_stopping": True}], ids=["auto", "textbook", "early stopping"])
-def test_scale_of_weights_does_not_matter(params):
-    X, weight = DIGITS.astype("f8"), np.linspace(0.5, 2, N)
-    one, seven = (make(**params).fit(X, LABELS, sample_weight=s * weight) for s in (1, 7))
-    assert_allclose(seven.coef_, one.coef_, rtol=1e-8, atol=1e-12)
-    assert_allclose(seven.loss_curve_, one.loss_curve_, rtol=1e-10)
-    constant = make(**params).fit(X, LABELS, sample_weight=np.full(N, 7.0))
-    assert_allclose(constant.coef_, make(**params).fit(X, LABELS).coef_, rtol=1e-8, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    "represent",
-    [list, lambda w: w.astype("f4"), lambda w: np.repeat(w, 2)[::2], lambda w: w.astype(">f8")],
-    ids=["list", "float32", "strided", "big-endian"],
-)
-def test_forms_of_weights(represent):
-    X, weight = DIGITS.astype("f8"), (np.arange(N) % 5 + 1) / 4  # exact in float32
-    same_model(make().fit(X, LABELS, sample_weight=represent(weight)), make().fit(X, LABELS, sample_weight=weight))
-
-
-def test_class_weight_dict_is_a_sample_weight():
-    X, weight = DIGITS.astype("f8"), np.linspace(1, 2, N)
-    of_class = {0: 3.0, 4: 0.5, 9: 0.0}
-    each = np.array([of_class.get(label, 1.0) for label in LABELS.tolist()])
-    clf = make(class_weight=of_class)
-    same_model(clf.fit(X, LABELS), make().fit(X, LABELS, sample_weight=each))
-    same_model(clf.fit(X, LABELS, sample_weight=weight), make().fit(X, LABELS, sample_weight=each * weight))
-    first = make(class_weight=of_class).partial_fit(X, LABELS, classes=range(10))
-    same_model(first, make().partial_fit(X, LABELS, classes=range(10), sample_weight=each))
-
-
-def test_class_weight_of_string_labels():
-    X, names = DIGITS.astype("f8"), np.array([f"digit {label}" for label in LABELS])
-    named, numbered = make(class_weight={"digit 3": 5}).fit(X, names), make(class_weight={3: 5}).fit(X, LABELS)
-    same_model(named, numbered, but="classes_")
-
-
-@pytest.mark.parametrize("weight", [None, np.linspace(1, 2, 300)], ids=["plain", "weighted"])
-def test_balanced_is_a_dict(weight):
-    keep = np.flatnonzero((LABELS != 3) | (np.arange(N) % 3 == 0))[:300]
-    X, y = DIGITS[keep].astype("f8"), LABELS[keep]
-    of_class = compute_class_weight("balanced", classes=np.arange(10), y=y, sample_weight=weight)
-    balanced = make(class_weight="balanced").fit(X, y, sample_weight=weight)
-    listed = make(class_weight=dict(enumerate(of_class))).fit(X, y, sample_weight=weight)
-    assert_allclose(balanced.coef_, listed.coef_, rtol=1e-9, atol=1e-13)
-    assert_allclose(balanced.loss_curve_, listed.loss_curve_, rtol=1e-10)
-    assert not np.allclose(balanced.coef_, make().fit(X, y, sample_weight=weight).coef_, rtol=1e-3)
-
-
-def test_balanced_in_a_stream_counts_all_rows_so_far():
-    X, y, params = DIGITS.astype("f8"), LABELS // 4, {"lr": 1e-3, "shuffle": False}
-    balanced, by_hand = make(class_weight="balanced", **params), make(**params)
-    for rows in (slice(0, 100), slice(100, 400)):
-        each = (1 / np.bincount(y[: rows.stop]))[y[rows]]
-        balanced.partial_fit(X[rows], y[rows], classes=range(3))
-        by_hand.partial_fit(X[rows], y[rows], classes=range(3), sample_weight=each)
-    assert_allclose(balanced.coef_, by_hand.coef_, rtol=1e-9, atol=1e-13)
-    assert not np.allclose(balanced.coef_, make(**params).partial_fit(X, y, classes=range(3)).coef_, rtol=1e-3)
-
-
-# ---- partial_fit, warm start
-
-
-@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
-@pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("n_classes", [2, 10])
-def test_partial_fit_is_one_epoch_of_a_constant_step(container, dtype, n_classes):
-    X, y = container(DIGITS.astype(dtype)), LABELS % n_classes
-    streamed = make(lr=1e-3).partial_fit(X, y, classes=range(n_classes))
-    same_model(streamed, make(lr=1e-3, max_iter=1, lr_schedule="constant").fit(X, y))
-    assert streamed.n_iter_ == 1 and streamed.lr_ == 1e-3
-
-
-@pytest.mark.parametrize(
-    "container, alpha",
-    # on CSR the penalty of a feature that rests is taken in one go with its momentum, at the end of each call: with
-    # alpha the pieces differ at the order of lr * alpha
-    [(np.array, 1e-2), (sparse.csr_array, 0)],
-)
-def test_partial_fit_in_pieces_is_one_pass(container, alpha):
-    """The velocity is carried from call to call."""
-    X, params = DIGITS.astype("f8"), {"lr": 1e-3, "alpha": alpha, "shuffle": False, "batch_size": 50}
-    whole = make(**params).partial_fit(container(X), LABELS, classes=range(10))
-    pieces = make(**params)
-    for rows in (slice(0, 100), slice(100, 250), slice(250, 400)):
-        pieces.partial_fit(container(X[rows]), LABELS[rows], classes=range(10))
-    assert_allclose(pieces.coef_, whole.coef_, rtol=1e-9, atol=1e-13)
-    assert_allclose(pieces.intercept_, whole.intercept_, rtol=1e-9, atol=1e-13)
-
-
-def test_partial_fit_knows_classes_that_did_not_come_yet():
-    clf = make().partial_fit(DIGITS[LABELS < 5], LABELS[LABELS < 5], classes=range(10))
-    assert clf.coef_.shape == (10, D)
-    assert_array_equal(clf.classes_, np.arange(10))
-    for _ in range(10):
-        clf.partial_fit(DIGITS, LABELS)
-    assert clf.n_iter_ == len(clf.loss_curve_) == 11
-    assert clf.score(DIGITS, LABELS) > 0.9
-
-
-@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
-def test_warm_start_continues(container):
-    X = container(DIGITS.astype("f8"))
-    clf = make(warm_start=True).fit(X, LABELS)
-    cold = clf.loss_curve_[0]
-    assert clf.fit(X, LABELS).loss_curve_[0] < 0.5 * cold
-    assert make(warm_start=False).fit(X, LABELS).fit(X, LABELS).loss_curve_[0] == cold
-
-
-def test_two_warm_epochs_are_two_epochs():
-    X = DIGITS.astype("f8")
-    params = dict(TEXTBOOK, momentum=0, shuffle=False)
-    warm = make(**params, max_iter=1, warm_start=True).fit(X, LABELS).fit(X, LABELS)
-    assert_allclose(warm.coef_, make(**params, max_iter=2).fit(X, LABELS).coef_, rtol=1e-12, atol=1e-15)
-
-
-# ---- two classes
-
-
-@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
-def test_two_classes(container):
-    X, y = container(DIGITS.astype("f8")), np.where(LABELS > 4, "high", "low")
-    clf = make(max_iter=20).fit(X, y)
-    logits, probabilities = clf.decision_function(X), clf.predict_proba(X)
-    assert clf.coef_.shape == (1, D) and clf.intercept_.shape == (1,)
-    assert logits.shape == (N,) and probabilities.shape == clf.predict_log_proba(X).shape == (N, 2)
-    assert_allclose(probabilities[:, 1], 1 / (1 + np.exp(-logits)), rtol=1e-12)  # logits speak for classes_[1]
-    assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
-    assert_array_equal(clf.predict(X), clf.classes_[(logits > 0).astype(int)])
-    assert clf.score(X, y) > 0.85
-
-
-def test_many_classes():
-    clf = make().fit(DIGITS, LABELS)
-    assert clf.coef_.shape == (10, D) and clf.intercept_.shape == (10,)
-    logits = clf.decision_function(DIGITS)
-    assert logits.shape == (N, 10)
-    # float64 probabilities of float32 logits are rounded to float32, so their sums are that exact and no more
-    assert_allclose(clf.predict_proba(DIGITS).sum(axis=1), 1, atol=1e-6)
-    assert_array_equal(clf.predict(DIGITS), clf.classes_[logits.argmax(axis=1)])
-
-
-# ---- validation
-
-
-def noisy():
-    """Labels of which a fifth are drawn by lot: a model that fits them all is worse on new ones."""
-    rng = np.random.default_rng(0)
-    X, y = DIGITS.astype("f8"), LABELS.copy()
-    lot = rng.random(N) < 0.2
-    y[lot] = rng.integers(0, 10, lot.sum())
-    return X[:200], y[:200], X[200:], y[200:]
-
-
-@pytest.mark.parametrize("container", [np.array, sparse.csr_array])
-@pytest.mark.parametrize("weight", [None, np.linspace(0, 3, 200)], ids=["plain", "weighted"])
-def test_early_stopping_keeps_the_best_weights(container, weight):
-    X, y, X_val, y_val = noisy()
-    clf = make(max_iter=200, early_stopping=True, lr_schedule="constant", alpha=0)
-    clf.fit(container(X), y, X_val=container(X_val), y_val=y_val, sample_weight_val=weight)
-    curve = clf.validation_loss_curve_
-    assert clf.n_iter_ < 200
-    assert np.argmin(curve) < len(curve) - 1, "the last weights are the best: this data tests nothing"
-    loss = log_loss(y_val, clf.predict_proba(container(X_val)), sample_weight=weight)
-    assert loss == pytest.approx(min(curve), rel=1e-9)
-    score = clf.score(container(X_val), y_val, sample_weight=weight)
-    assert score == pytest.approx(clf.validation_scores_[np.argmin(curve)])
-
-
-def test_early_stopping_splits_off_the_fraction():
-    """With nearly all rows held out, the labels of few are learnt."""
-    X, y = DIGITS.astype("f8"), LABELS
-    few = make(early_stopping=True, validation_fraction=0.9).fit(X, y)
-    most = make(early_stopping=True, validation_fraction=0.1).fit(X, y)
-    assert few.n_iter_ == len(few.validation_scores_) > 0
-    assert most.score(X, y) > few.score(X, y)
-
-
-@pytest.mark.parametrize("params", [{}, {"early_stopping": True}, {"lr": 1e-3}], ids=["plain", "early stopping", "lr"])
-def test_curves_have_one_value_an_epoch(params):
-    X, y, X_val, y_val = noisy()
-    clf = make(max_iter=7, **params).fit(X, y, X_val=X_val, y_val=y_val)
-    assert 1 <= clf.n_iter_ <= 7
-    assert clf.n_iter_ == len(clf.loss_curve_) == len(clf.validation_loss_curve_) == len(clf.validation_scores_)
-    if not params:  # whole run, and the last value is that of the fitted model
-        assert clf.n_iter_ == 7
-        assert clf.validation_loss_curve_[-1] == pytest.approx(log_loss(y_val, clf.predict_proba(X_val)), rel=1e-9)
-        assert clf.validation_scores_[-1] == pytest.approx(clf.score(X_val, y_val))
-
-
-def test_watching_does_not_change_the_model():
-    X, y, X_val, y_val = noisy()
-    watched = make().fit(X, y, X_val=X_val, y_val=y_val)
-    plain = make().fit(X, y)
-    same_model(watched, plain)
-    assert not hasattr(plain, "validation_loss_curve_") and not hasattr(plain, "validation_scores_")
-    assert not hasattr(watched.fit(X, y), "validation_loss_curve_")  # curves of another fit do not stay
-
-
-@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
-@pytest.mark.parametrize("name", ["uint8", "float64", "list", "F-order float32", "unaligned float64", "polars float64"])
-def test_validation_data_in_any_form(name, tmp_path):
-    X_val = DENSE[name][0](DIGITS, tmp_path)
-    clf = make(**TEXTBOOK).fit(DIGITS.astype("f8"), LABELS, X_val=X_val, y_val=LABELS.tolist())
-    assert clf.validation_loss_curve_[-1] == pytest.approx(log_loss(LABELS, clf.predict_proba(DIGITS)), rel=1e-5)
-
-
 # ---- parameters
 
 
@@ -585,24 +323,3 @@ def test_numbers_of_numpy_are_numbers(container):
     same_model(clf, plain)
     assert_array_equal(clf.predict_proba(X), plain.predict_proba(X))
     assert_array_equal(clf.partial_fit(X, LABELS).coef_, plain.partial_fit(X, LABELS).coef_)
-
-
-@pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "i8", "u8", ">i4"])
-@pytest.mark.parametrize("end", ["low", "high"])
-def test_integer_labels_at_the_ends_of_their_type(dtype, end):
-    limits = np.iinfo(dtype)
-    labels = np.array([7, 0, 200], dtype=object)  # further apart than int8 is wide
-    labels = limits.min + labels if end == "low" else limits.max - labels
-    y = np.tile(labels, 100).astype(dtype)
-    X = (y == y.max()).astype(float)[:, np.newaxis]
-    clf = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
-    assert_array_equal(clf.classes_, np.unique(y))
-    assert clf.classes_.dtype == np.unique(y).dtype
-    assert (clf.predict(X)[y == y.max()] == y.max()).all()
-
-
-def test_labels_that_look_like_numbers_to_be_predicted():
-    with pytest.warns(UserWarning, match="regression"):
-        SoftmaxRegressionClassifier(max_iter=1).fit(np.arange(60.0)[:, np.newaxis], np.arange(60) // 1.5)
-    with pytest.warns(UserWarning, match="regression"):
-        SoftmaxRegressionClassifier(max_iter=1).fit(np.arange(60.0)[:, np.newaxis], np.arange(60) % 40)

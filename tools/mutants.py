@@ -21,10 +21,10 @@ WORKERS = int(os.environ.get("WORKERS", 2))
 TIMEOUT = 900
 # In the order in which they are tried, until one fails. A race needs ThreadSanitizer to show every time.
 TESTS = {
-    "kernels": ["kernels", "numbers", "inputs", "training", "auto_lr"],
+    "kernels": ["kernels", "numbers", "inputs", "weights", "partial_fit", "early_stopping", "labels", "training", "auto_lr"],
     "races": ["tsan"],
-    "loop": ["loop", "inputs", "persistence", "numbers", "sizes", "fuzz", "bad_input", "ecosystem", "processes", "auto_lr",
-             "training", "kernels", "check_estimator"],
+    "loop": ["loop", "inputs", "weights", "partial_fit", "early_stopping", "labels", "persistence", "numbers", "sizes", "fuzz",
+             "bad_input", "ecosystem", "processes", "auto_lr", "training", "kernels", "check_estimator"],
 }  # fmt: skip
 LEAF, KERNELS, LEAVES = "skdl/_leaf.h", "skdl/_kernels.pyx", "skdl/_leaves.h"
 SGD, OPENMP, CLASSIFIER = "skdl/_sgd.py", "skdl/_openmp.py", "skdl/_classifier.py"
