@@ -1,6 +1,6 @@
 """The OpenCL kernels under oclgrind, which reports accesses out of bounds, data races and invalid calls.
 
-    apt install oclgrind && python tests/oclgrind_kernels.py
+    apt install oclgrind && python tools/oclgrind_kernels.py
 
 Runs itself in a process that sees the simulator alone, and fails if that reports anything.
 """
@@ -13,9 +13,11 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
-from _helpers import Problem
 
 from skdl.opencl import _backend
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from _helpers import Problem
 
 LIBRARY = "/usr/lib/oclgrind/liboclgrind-rt-icd.so"  # where Debian and Ubuntu put it
 # PyOpenCL asks each device for vendors' extras when it builds a program; oclgrind calls that an invalid value.
