@@ -63,7 +63,11 @@ mutants: .venv/installed-test
 soak: .venv/installed-test
 	.venv/bin/python tools/soak.py
 
+# What CI runs. As root on Debian or Ubuntu it installs what it needs.
+ci:
+	bash .ci/run
+
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint asan tsan bounds fuzz mutants soak clean opencl-driver
+.PHONY: demo test lint asan tsan bounds fuzz mutants soak ci clean opencl-driver
