@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits
 
 from skdl import SoftmaxRegressionClassifier
 from skdl._backends import get_backend
+from skdl._data import Block, InMemory
+from skdl._sgd import with_model_axis
 
 DIGITS, LABELS = load_digits(return_X_y=True)
 DIGITS, LABELS = DIGITS[:400].astype(np.uint8), LABELS[:400]  # whole numbers 0..16: exact in every type
@@ -55,13 +57,20 @@ def run(*parts, check=True, timeout=100, **environment):
     return done
 
 
+def logits(backend, X, coef, intercept, *, rows=None, n_jobs=None):
+    """Logits (n_rows, n_outputs) of one model, by a backend of this name."""
+    predict = get_backend(backend)(InMemory(X), len(coef), n_jobs=n_jobs).predictor(X, rows)
+    [result] = predict(with_model_axis((coef, intercept)))
+    return result
+
+
 class Problem:
     """Random data, parameters and settings, and the two ways to run an epoch on them."""
 
-    def __init__(self, n, d, n_logits, *, backend="openmp", storage="float64", csr=False, weighted=True, seed=0):
-        _, self.backend_class = get_backend(backend)
+    def __init__(self, n, d, n_outputs, *, backend="openmp", storage="float64", csr=False, weighted=True, seed=0):
+        self.backend_name = backend
         rng = np.random.default_rng(seed)
-        n_classes = max(n_logits, 2)
+        n_classes = max(n_outputs, 2)
         X = rng.integers(-3, 4, size=(n, d)) * (rng.random((n, d)) < 0.5)
         if storage == "bool":
             X = X > 0
@@ -74,22 +83,40 @@ class Problem:
         self.y = rng.integers(0, n_classes, n).astype(np.int32)
         weight = rng.random(n) + 0.1
         self.weight = weight / weight.mean() if weighted else None
-        self.W, self.b = 0.3 * rng.normal(size=(n_logits, d)), 0.3 * rng.normal(size=n_logits)
-        self.V, self.v = 0.1 * rng.normal(size=(n_logits, d)), 0.1 * rng.normal(size=n_logits)
+        self.W, self.b = 0.3 * rng.normal(size=(n_outputs, d)), 0.3 * rng.normal(size=n_outputs)
+        self.V, self.v = 0.1 * rng.normal(size=(n_outputs, d)), 0.1 * rng.normal(size=n_outputs)
         self.mean, self.scale = rng.normal(size=d), rng.uniform(0.5, 2, d)
         self.order = rng.permutation(n)
 
-    def run(self, step_sizes, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
-            coordinates=False, n_jobs=1, n_epochs=1):  # fmt: skip
-        """Mean loss, coef, intercept and velocity after epochs of the backend."""
+    @property
+    def block(self):
+        return Block(self.X, self.y, self.weight)
+
+    def backend(self, n_jobs=1):
+        return get_backend(self.backend_name)(InMemory(self.X), len(self.b), n_jobs=n_jobs)
+
+    def started(self, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
+                coordinates=False, n_jobs=1):  # fmt: skip
+        """A backend that begins with W and b."""
         W, b = self.W if W is None else W, self.b if b is None else b
-        backend = self.backend_class(self.X, self.y, self.weight, len(W), n_jobs=n_jobs)
+        backend = self.backend(n_jobs)
         mean, scale = (self.mean, self.scale) if coordinates else (None, None)
-        backend.start((W, b), (self.V, self.v), mean=mean, scale=scale, l1=l1, l2=l2, momentum=momentum,
-                      fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
+        l1, l2 = (None if penalty is None else penalty[np.newaxis] for penalty in (l1, l2))
+        backend.start(with_model_axis((W, b)), with_model_axis((self.V, self.v)), mean=mean, scale=scale, l1=l1, l2=l2,
+                      momentum=np.array([momentum]), fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
+        return backend
+
+    def run(self, step_sizes, batch_size, *, n_epochs=1, **settings):
+        """Mean loss, coef, intercept and velocity after epochs of the backend."""
+        return self.epochs(self.started(batch_size, **settings), step_sizes, n_epochs)
+
+    def epochs(self, backend, step_sizes, n_epochs):
+        step_sizes = np.array([step_sizes], dtype=float)
         for _ in range(n_epochs):
-            loss = backend.run_epoch(self.order, np.asarray(step_sizes, dtype=float))
-        return loss, *backend.get_parameters(), backend.get_velocity()
+            [loss] = backend.run(self.block, self.order, step_sizes)
+        [coef], [intercept] = backend.parameters()
+        [coef_velocity], [intercept_velocity] = backend.velocity()
+        return loss / len(self.order), coef, intercept, (coef_velocity, intercept_velocity)
 
     def run_twin(self, step_sizes, batch_size, *, momentum=0.0, l1=0.0, l2=0.0, fit_intercept=True, coordinates=False,
                  n_epochs=1):  # fmt: skip

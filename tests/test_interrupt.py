@@ -5,11 +5,12 @@ import time
 
 import numpy as np
 import pytest
-from _helpers import fitted_state
+from _helpers import fitted_state, logits
 from scipy import sparse
 
 from skdl import SoftmaxRegressionClassifier
 from skdl._backends import get_backend
+from skdl._data import InMemory
 
 # Rows that are visited again and again stand for data that need many seconds a pass.
 FEW, WIDE, CLASSES = 64, 20_000, 50
@@ -43,11 +44,10 @@ def stopped_in_time():
 
 
 def backend_with_data(name, X, n_jobs, batch_size):
-    _, backend_class = get_backend(name)
-    backend = backend_class(X, Y, None, CLASSES, n_jobs=n_jobs)
-    backend.start(
-        None, None, mean=None, scale=None, l1=None, l2=None, momentum=0.9, fit_intercept=True, batch_size=batch_size
-    )
+    backend = get_backend(name)(InMemory(X), CLASSES, n_jobs=n_jobs)
+    momentum = np.array([0.9])
+    backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=momentum, fit_intercept=True,
+                  batch_size=batch_size)  # fmt: skip
     return backend
 
 
@@ -59,22 +59,24 @@ def test_an_epoch(stopped_in_time, X, batch_size, name, n_jobs):
         pytest.skip("scipy makes no minibatch of 4e9 stored values")
     order = np.arange(200_000) % FEW  # 0.8 TFLOP
     backend = backend_with_data(name, X, n_jobs, batch_size)
-    backend.run_epoch(order[:64], np.full(1, 1e-9))  # OpenCL drivers compile at the first launch
-    stopped_in_time(lambda: backend.run_epoch(order, np.full(-(-len(order) // batch_size), 1e-9)))
+    block = InMemory(X, Y).block
+    backend.run(block, order[:64], np.full((1, 1), 1e-9))  # OpenCL drivers compile at the first launch
+    step_sizes = np.full((1, -(-len(order) // batch_size)), 1e-9)
+    stopped_in_time(lambda: backend.run(block, order, step_sizes))
 
 
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])
 @pytest.mark.parametrize("X", [X, CSR], ids=["dense", "csr"])
 def test_statistics(stopped_in_time, X, backend):
-    backend = get_backend(backend)[1](X, Y, None, CLASSES)
-    stopped_in_time(lambda: backend.column_statistics(np.arange(3_000_000) % FEW))
+    source = InMemory(X, Y)
+    backend = get_backend(backend)(source, CLASSES)
+    stopped_in_time(lambda: backend.statistics(source.block, np.arange(3_000_000) % FEW))
 
 
 @pytest.mark.parametrize(("name", "n_jobs"), [("openmp", 1), ("openmp", 3), ("opencl", None)])
 def test_prediction(stopped_in_time, name, n_jobs):
     coef, rows = np.zeros((CLASSES, WIDE), np.float32), np.arange(500_000) % FEW
-    module, _ = get_backend(name)
-    stopped_in_time(lambda: module.decision_function(X, coef, np.zeros(CLASSES), rows=rows, n_jobs=n_jobs))
+    stopped_in_time(lambda: logits(name, X, coef, np.zeros(CLASSES), rows=rows, n_jobs=n_jobs))
 
 
 @pytest.mark.parametrize("X", [X, CSR], ids=["dense", "csr"])

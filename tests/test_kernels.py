@@ -5,10 +5,9 @@ OpenCL's with the tiles of CPUs and of GPUs.
 import numpy as np
 import pytest
 import reference
-from _helpers import Problem
+from _helpers import Problem, logits
 
 from skdl import _kernels, _openmp
-from skdl._backends import get_backend
 from skdl.opencl import _backend as _opencl
 
 NARROW = ["float32", "float16", "uint8", "int8", "bool"]
@@ -175,11 +174,10 @@ def test_storage_types(kernel_path, storage):
 
 def test_every_half_precision_number(kernel_path):
     """All finite float16 values, subnormal ones included, are converted exactly."""
-    module, _ = get_backend(kernel_path)
     X = np.arange(2**16, dtype=np.uint16).view(np.float16)
     X = X[np.isfinite(X)].reshape(-1, 1)
-    logits = module.decision_function(X, np.ones((1, 1), np.float32), np.zeros(1, np.float32))
-    np.testing.assert_array_equal(logits, X.astype(np.float32))
+    got = logits(kernel_path, X, np.ones((1, 1), np.float32), np.zeros(1, np.float32))
+    np.testing.assert_array_equal(got, X.astype(np.float32))
 
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
@@ -192,14 +190,13 @@ def test_intercept_stays_where_it_is_not_fitted(kernel_path, fit_intercept):
 @pytest.mark.parametrize("storage", ["float64", *NARROW])
 @pytest.mark.parametrize("n_logits", [1, 3, 17])
 def test_decision_function(kernel_path, storage, n_logits):
-    module, _ = get_backend(kernel_path)
     p = Problem(301, 37, n_logits, storage=storage)
     expected = p.dense.astype(float) @ p.W.T + p.b
-    got = module.decision_function(p.X, p.W, p.b, n_jobs=2)
+    got = logits(kernel_path, p.X, p.W, p.b, n_jobs=2)
     np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)
     rows = p.order[:50]
-    np.testing.assert_array_equal(module.decision_function(p.X, p.W, p.b, rows=rows), got[rows])
-    np.testing.assert_array_equal(module.decision_function(p.X[7:8], p.W, p.b), got[7:8])
+    np.testing.assert_array_equal(logits(kernel_path, p.X, p.W, p.b, rows=rows), got[rows])
+    np.testing.assert_array_equal(logits(kernel_path, p.X[7:8], p.W, p.b), got[7:8])
 
 
 @pytest.mark.parametrize(
@@ -209,7 +206,8 @@ def test_column_statistics(kernel_path, storage, csr):
     p = Problem(150, 37, 3, backend=kernel_path, storage=storage, csr=csr)
     X, w = p.dense.astype(float), p.weight
     rows = np.sort(p.order[:100])
-    mean, variance, low, high = p.backend_class(p.X, p.y, w, 3).column_statistics(rows)
+    n_rows, mean, variance, low, high = p.backend().statistics(p.block, rows)
+    assert n_rows == 100
     X, w = X[rows], w[rows]
     tolerance = 1e-12 if storage == "float64" or csr else 1e-5
     expected_mean = np.average(X, axis=0, weights=w)
@@ -233,12 +231,13 @@ def test_column_statistics_by_threads(d, monkeypatch, many_parts):
     p = Problem(750, d, 3, storage="float32")
     X, rows = p.dense.astype(float), p.order[:700]
     expected = X[rows].mean(axis=0), X[rows].var(axis=0), X[rows].min(axis=0), X[rows].max(axis=0)
-    alone = p.backend_class(p.X, p.y, None, 3, n_jobs=1).column_statistics(rows)
-    for got, right in zip(alone, expected, strict=True):
+    p.weight = None
+    alone = p.backend(n_jobs=1).statistics(p.block, rows)
+    for got, right in zip(alone[1:], expected, strict=True):
         np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-6)
     for n_jobs in (2, 3, 8, 13):
-        together = p.backend_class(p.X, p.y, None, 3, n_jobs=n_jobs).column_statistics(rows)
-        np.testing.assert_array_equal(together, alone)
+        together = p.backend(n_jobs=n_jobs).statistics(p.block, rows)
+        np.testing.assert_array_equal(together[1:], alone[1:])
 
 
 @pytest.mark.parametrize("n_logits", [40, 58])
@@ -248,16 +247,12 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
     p = Problem(60, 30, n_logits, storage="float32", csr=True)
     expected = p.run([0.1] * 3, 20, momentum=0.9, n_epochs=2, n_jobs=1)
     for n_threads in (1, 2, 3):
-        backend = p.backend_class(p.X, p.y, p.weight, n_logits, n_jobs=3)
-        backend.start((p.W, p.b), (p.V, p.v), mean=None, scale=None, l1=None, l2=None, momentum=0.9, fit_intercept=True,
-                      batch_size=20)  # fmt: skip
+        backend = p.started(20, momentum=0.9, n_jobs=3)
         assert backend._start["n_threads"] == 3
         backend._start["n_threads"] = n_threads
-        for _ in range(2):
-            loss = backend.run_epoch(p.order, np.full(3, 0.1))
+        loss, *parameters, velocity = p.epochs(backend, [0.1] * 3, 2)
         assert loss == expected[0]
-        found = *backend.get_parameters(), *backend.get_velocity()
-        for got, right in zip(found, (*expected[1:3], *expected[3]), strict=True):
+        for got, right in zip((*parameters, *velocity), (*expected[1:3], *expected[3]), strict=True):
             np.testing.assert_array_equal(got, right)
 
 
@@ -271,11 +266,11 @@ def test_unknown_instruction_set(monkeypatch):
     ("indices", "indptr", "defect"),
     [
         ([0, 1], [0, 1, 2], None),
-        ([0, 1], [1, 1, 2], (1, 0)),
-        ([0, 1], [0, 2, 1], (2, 1)),
-        ([0, 1], [0, 1, 3], (3, 1)),
-        ([0, 3], [0, 1, 2], (4, 1)),
-        ([0, -1], [0, 1, 2], (4, 1)),
+        ([0, 1], [1, 1, 2], "indptr must begin with 0"),
+        ([0, 1], [0, 2, 1], "indptr decreases after position 1"),
+        ([0, 1], [0, 1, 3], "indptr at position 2 is larger than the number of stored values"),
+        ([0, 3], [0, 1, 2], "the index at position 1 is not in 0..2"),
+        ([0, -1], [0, 1, 2], "the index at position 1 is not in 0..2"),
     ],
 )
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])

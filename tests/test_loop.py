@@ -10,8 +10,11 @@ from _helpers import DIGITS, LABELS
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.metrics import log_loss
 
+from skdl._auto import auto_lr, largest_curvature
 from skdl._backends import get_backend
-from skdl._sgd import Coordinates, Statistics, auto_lr, largest_curvature
+from skdl._data import InMemory
+from skdl._scaling import Scaling
+from skdl._validation import hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 X, Y = DIGITS.astype(np.float64), LABELS
@@ -19,8 +22,12 @@ make = partial(_helpers.make, max_iter=20)
 
 
 def statistics(X):
-    backend = get_backend("openmp")[1](X, np.zeros(len(X), np.int32), None, 2)
-    return Statistics(float(len(X)), *backend.column_statistics(np.arange(len(X))))
+    source = InMemory(X)
+    return source.statistics(get_backend("openmp")(source, 2))
+
+
+def scaling_of(X):
+    return Scaling.from_statistics(statistics(X), centre=True, is_sparse=False, dtype=np.float64)
 
 
 def test_statistics_of_batches_are_those_of_all_rows():
@@ -29,20 +36,20 @@ def test_statistics_of_batches_are_those_of_all_rows():
         assert_allclose(merged, whole, rtol=1e-12)
 
 
-def test_coordinates_there_and_back():
+def test_scaling_there_and_back():
     """Parameters give the same logits there; a velocity is there what a gradient is; and all come back."""
     rng = np.random.default_rng(0)
     X, y, weight = rng.normal(size=(50, 4)) * [1, 5, 0.1, 1] + [0, 3, 9, -2], rng.integers(0, 3, 50), np.ones(50)
     W, b = rng.normal(size=(3, 4)), rng.normal(size=3)
-    coordinates = Coordinates(statistics(X), 4, centre=True, is_sparse=False, dtype=np.float64)
-    U = coordinates.apply(X)
+    scaling = scaling_of(X)
+    U = scaling.apply(X)
     velocity = reference.loss_and_gradient(W, b, X, y, weight)[1:]
-    there = coordinates.enter(W, b)
+    there = scaling.scale_parameters(W, b)
     assert_allclose(U @ there[0].T + there[1], X @ W.T + b)
-    velocity_there = coordinates.enter_velocity(*velocity)
+    velocity_there = scaling.scale_gradient(*velocity)
     for got, expected in zip(velocity_there, reference.loss_and_gradient(*there, U, y, weight)[1:], strict=True):
         assert_allclose(got, expected, atol=1e-12)
-    back = *coordinates.leave(*there), *coordinates.leave_velocity(*velocity_there)
+    back = *scaling.unscale_parameters(*there), *scaling.unscale_gradient(*velocity_there)
     for got, expected in zip(back, (W, b, *velocity), strict=True):
         assert_allclose(got, expected, atol=1e-12)
 
@@ -55,10 +62,8 @@ def test_curvature_is_the_largest_eigenvalue():
 
 
 def test_one_logit_takes_twice_the_step():
-    coordinates = Coordinates(statistics(X), X.shape[1], centre=True, is_sparse=False, dtype=np.float64)
-    one, many = (
-        auto_lr(X, np.arange(400), None, coordinates, n_logits=n, batch_size=100, momentum=0.9) for n in (1, 3)
-    )
+    scaling = scaling_of(X)
+    one, many = (auto_lr(InMemory(X), scaling, n_outputs=n, batch_size=100, momentum=0.9) for n in (1, 3))
     assert one == 2 * many
 
 
@@ -71,7 +76,7 @@ def test_patience(schedule, expected):
 def test_rows_held_out_keep_their_weights():
     weight = np.linspace(0.1, 5, 400)
     clf = make(early_stopping=True).fit(X, Y, sample_weight=weight)
-    _, held_out = clf._split(np.arange(400), Y)
+    _, held_out = hold_out(np.arange(400), Y, clf.validation_fraction, clf.random_state)
     loss = log_loss(Y[held_out], clf.predict_proba(X[held_out]), sample_weight=weight[held_out], labels=clf.classes_)
     assert loss == pytest.approx(min(clf.validation_loss_curve_), rel=1e-9)
 

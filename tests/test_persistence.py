@@ -143,8 +143,8 @@ def test_a_model_that_does_not_fit_together_is_an_error(name, stored):
 
 def test_a_stream_that_does_not_fit_is_an_error():
     clf = fitted().partial_fit(X, Y)
-    statistics, (coef_velocity, intercept_velocity), seen = clf._stream
-    for velocity in ((coef_velocity[:1], intercept_velocity), (coef_velocity, intercept_velocity[:1])):
-        clf._stream = statistics, velocity, seen
+    stream = clf._stream
+    for name in ("coef_velocity", "intercept_velocity"):
+        clf._stream = {**stream, name: stream[name][:1]}
         with pytest.raises(ValueError, match="needs"):
             clf.partial_fit(X, Y)
