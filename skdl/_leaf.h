@@ -1,9 +1,26 @@
 /* Leaf loops for one instruction set and one real type; included by _leaves.h, which says what the names mean.
  *
- * Needs: REAL, LANE_BYTES (its size), INT (signed integer of that size), MANTISSA_BITS, EXPONENT_BIAS, ROUNDING (1.5 * 2^MANTISSA_BITS),
- * EXP_DEGREE, LOG_TERMS, NAME(f) (mangles a name), LEVEL (a string), VECTOR_BYTES, and the register tiles
- * FORWARD_ROWS x FORWARD_CLASSES and BACKWARD_CLASSES x BACKWARD_VECTORS.
+ * Needs: REAL and LANE_BYTES, its size (both are undefined at the end), NAME(f) (mangles a name), LEVEL, VECTOR_BYTES, and the
+ * register tiles FORWARD_ROWS x FORWARD_CLASSES and BACKWARD_CLASSES x BACKWARD_VECTORS.
  */
+#if LANE_BYTES == 4
+#define INT int32_t
+#define MANTISSA_BITS 23
+#define EXPONENT_BIAS 127
+#define LOG2_HIGH 0.693145751953125
+#define LOG2_LOW 1.428606765330187e-06
+#define EXP_DEGREE 7
+#define LOG_TERMS 5
+#else
+#define INT int64_t
+#define MANTISSA_BITS 52
+#define EXPONENT_BIAS 1023
+#define LOG2_HIGH 0.693147180369123816490
+#define LOG2_LOW 1.90821492927058770002e-10
+#define EXP_DEGREE 13
+#define LOG_TERMS 10
+#endif
+#define ROUNDING (1.5 * (double)((int64_t)1 << MANTISSA_BITS))  /* added and taken off, it rounds to a whole number */
 #define LANES (VECTOR_BYTES / LANE_BYTES)
 #define INLINE static inline __attribute__((always_inline))
 #define V NAME(vector)
@@ -632,7 +649,7 @@ static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, 
 }
 
 static const skdl_leaves NAME(leaves) = {
-    LEVEL, NAME(plan_fetch), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
+    SKDL_STRING(LEVEL), NAME(plan_fetch), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
     NAME(sparse_forward), NAME(sparse_backward), NAME(settle), NAME(flush), NAME(statistics),
 };
 
@@ -643,3 +660,13 @@ static const skdl_leaves NAME(leaves) = {
 #undef WIDENS
 #undef PACK_VECTORS
 #undef PACK_SCALARS
+#undef INT
+#undef MANTISSA_BITS
+#undef EXPONENT_BIAS
+#undef LOG2_HIGH
+#undef LOG2_LOW
+#undef EXP_DEGREE
+#undef LOG_TERMS
+#undef ROUNDING
+#undef LANE_BYTES
+#undef REAL

@@ -173,24 +173,34 @@ static inline double skdl_seconds(void)
 
 #define SKDL_JOIN_(f, level, real) skdl_##f##_##level##_##real
 #define SKDL_JOIN(f, level, real) SKDL_JOIN_(f, level, real)
-#define NAME(f) SKDL_JOIN(f, LEVEL_NAME, REAL)
+#define NAME(f) SKDL_JOIN(f, LEVEL, REAL)
+#define SKDL_STRING_(...) #__VA_ARGS__
+#define SKDL_STRING(...) SKDL_STRING_(__VA_ARGS__)
 #define FORWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 #define BACKWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+
+/* Functions between these may use the instructions of `features`. Only GCC must be told to use whole vectors of AVX-512. */
+#define SKDL_PRAGMA(...) _Pragma(SKDL_STRING_(__VA_ARGS__))
+#if defined(__clang__)
+#define TARGET_BEGIN(features) SKDL_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define TARGET_END SKDL_PRAGMA(clang attribute pop)
+#define WHOLE_VECTORS
+#else
+#define TARGET_BEGIN(features) SKDL_PRAGMA(GCC push_options) SKDL_PRAGMA(GCC target(features))
+#define TARGET_END SKDL_PRAGMA(GCC pop_options)
+#define WHOLE_VECTORS ",prefer-vector-width=512"
+#endif
 
 /* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. */
 #define FORWARD_ROWS 4
 
-#if defined(__aarch64__)
-#define LEVEL "baseline"
-#define LEVEL_NAME baseline
+#define LEVEL baseline
 #define VECTOR_BYTES 16
+#if defined(__aarch64__)
 #define FORWARD_CLASSES 5
 #define BACKWARD_CLASSES 6
 #define BACKWARD_VECTORS 4
 #else
-#define LEVEL "baseline"
-#define LEVEL_NAME baseline
-#define VECTOR_BYTES 16
 #if defined(__x86_64__)
 #define X86(f) _mm_##f
 #endif
@@ -201,45 +211,25 @@ static inline double skdl_seconds(void)
 #include "_leaf_types.h"
 
 #if defined(__x86_64__)
-#define LEVEL "avx2"
-#define LEVEL_NAME avx2
+#define LEVEL avx2
 #define VECTOR_BYTES 32
 #define X86(f) _mm256_##f
 #define FORWARD_CLASSES 2
 #define BACKWARD_CLASSES 6
 #define BACKWARD_VECTORS 2
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx2,fma,f16c")
-#endif
+TARGET_BEGIN("avx2,fma,f16c")
 #include "_leaf_types.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+TARGET_END
 
-#define LEVEL "avx512"
-#define LEVEL_NAME avx512
+#define LEVEL avx512
 #define VECTOR_BYTES 64
 #define X86(f) _mm512_##f
 #define FORWARD_CLASSES 6
 #define BACKWARD_CLASSES 6
 #define BACKWARD_VECTORS 4
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,prefer-vector-width=512")
-#endif
+TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" WHOLE_VECTORS)
 #include "_leaf_types.h"
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
+TARGET_END
 #endif
 
 /* The number of instruction sets that this processor has; they are numbered from the plainest. Every processor with AVX2 and FMA
