@@ -16,7 +16,8 @@ opencl-driver: .venv/installed-test
 	} >.venv/log 2>&1 || { echo "The tests need an OpenCL driver. On Debian or Ubuntu: sudo apt install pocl-opencl-icd"; exit 1; }
 
 lint: .venv/installed-lint
-	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx
+	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx && \
+	    clang-format --dry-run --Werror skdl/*.h skdl/opencl/softmax.cl
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "skdl needs Python >= 3.11: say which with make PYTHON=python3.12"; exit 1; }
@@ -36,7 +37,7 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 	@touch $@ .venv/installed
 
 .venv/installed-lint: .venv/bin/python
-	$(PIP) install -q ruff cython-lint
+	$(PIP) install -q ruff cython-lint clang-format
 	@touch $@
 
 # Checks of the compiled code in a build of its own: docs/reliability.md. A part of the tests: make asan TESTS=tests/test_kernels.py

@@ -20,8 +20,9 @@
 #define EXP_DEGREE 13
 #define LOG_TERMS 10
 #endif
-#define ROUNDING (1.5 * (double)((int64_t)1 << MANTISSA_BITS))  /* added and taken off, it rounds to a whole number */
+#define ROUNDING (1.5 * (double)((int64_t)1 << MANTISSA_BITS)) /* added and taken off, it rounds to a whole number */
 #define LANES (VECTOR_BYTES / LANE_BYTES)
+#define UNROLLED_FOR _Pragma("GCC unroll 16") for
 #define INLINE static inline __attribute__((always_inline))
 #define V NAME(vector)
 #define VI NAME(vector_int)
@@ -65,7 +66,7 @@ INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
 #define HIGH_PAIRS(a, b) SHUFFLE(a, b, VI, 2, 3, 6, 7)
 #endif
     const V a = LOW(v0, v1) + HIGH(v0, v1), b = LOW(v2, v3) + HIGH(v2, v3);
-    const V c = LOW_PAIRS(a, b) + HIGH_PAIRS(a, b);  /* four sums in each 16 bytes */
+    const V c = LOW_PAIRS(a, b) + HIGH_PAIRS(a, b); /* four sums in each 16 bytes */
     typedef REAL Quarter __attribute__((vector_size(16)));
     Quarter parts[VECTOR_BYTES / 16];
     memcpy(parts, &c, VECTOR_BYTES);
@@ -84,7 +85,7 @@ INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
 #define HIGH(a, b) SHUFFLE(a, b, VI, 1, 3)
 #endif
     typedef REAL Pair __attribute__((vector_size(16)));
-    const V ab[2] = {LOW(v0, v1) + HIGH(v0, v1), LOW(v2, v3) + HIGH(v2, v3)};  /* two sums in each 16 bytes */
+    const V ab[2] = {LOW(v0, v1) + HIGH(v0, v1), LOW(v2, v3) + HIGH(v2, v3)}; /* two sums in each 16 bytes */
     for (int k = 0; k < 2; k++) {
         Pair parts[VECTOR_BYTES / 16];
         memcpy(parts, &ab[k], VECTOR_BYTES);
@@ -112,7 +113,7 @@ INLINE V NAME(exponential)(V x)
     inverse_factorial[0] = 1;
     for (int i = 1; i <= EXP_DEGREE; i++) inverse_factorial[i] = inverse_factorial[i - 1] / i;
     V p = (V){0} + inverse_factorial[EXP_DEGREE];
-    _Pragma("GCC unroll 16") for (int i = EXP_DEGREE - 1; i >= 0; i--) p = p * r + inverse_factorial[i];
+    UNROLLED_FOR (int i = EXP_DEGREE - 1; i >= 0; i--) p = p * r + inverse_factorial[i];
     return p * (V)(((VI)shifted + EXPONENT_BIAS) << MANTISSA_BITS);
 }
 
@@ -127,7 +128,7 @@ INLINE V NAME(logarithm)(V x)
     e -= large;
     const V s = (m - (REAL)1) / (m + (REAL)1), s2 = s * s;
     V p = (V){0} + (REAL)(1.0 / (2 * LOG_TERMS + 1));
-    _Pragma("GCC unroll 16") for (int i = LOG_TERMS - 1; i >= 0; i--) p = p * s2 + (REAL)(1.0 / (2 * i + 1));
+    UNROLLED_FOR (int i = LOG_TERMS - 1; i >= 0; i--) p = p * s2 + (REAL)(1.0 / (2 * i + 1));
     return __builtin_convertvector(e, V) * (REAL)0.6931471805599453 + 2 * s * p;
 }
 
@@ -151,11 +152,14 @@ INLINE void NAME(take_step)(V g, REAL *w, REAL *v, REAL momentum, int first, int
 
 /* ---- dense ---------------------------------------------------------------------------------------------------- */
 
-INLINE float NAME(half)(uint16_t h)  /* IEEE half to float, exact: the exponent is put right by a product */
+INLINE float NAME(half)(uint16_t h) /* IEEE half to float, exact: the exponent is put right by a product */
 {
-    union { uint32_t u; float f; } x = {(uint32_t)(h & 0x7fff) << 13}, power = {0x77800000u};  /* 2^112 */
+    union {
+        uint32_t u;
+        float f;
+    } x = {(uint32_t)(h & 0x7fff) << 13}, power = {0x77800000u}; /* 2^112 */
     x.f *= power.f;
-    x.u |= (uint32_t)(h & 0x8000) << 16 | ((h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0);  /* infinity and NaN stay */
+    x.u |= (uint32_t)(h & 0x8000) << 16 | ((h & 0x7c00) == 0x7c00 ? 0x7f800000u : 0); /* infinity and NaN stay */
     return x.f;
 }
 
@@ -172,20 +176,23 @@ INLINE V NAME(load_uint8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_c
 INLINE V NAME(load_int8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p))); }
 #endif
 
-#define PACK_VECTORS(TYPE, LOAD)                                                                                       \
-    do {                                                                                                               \
-        const TYPE *x = (const TYPE *)source;                                                                          \
-        if (mean)                                                                                                      \
-            for (; j + LANES <= n; j += LANES)                                                                         \
-                NAME(store)(out + j, (LOAD(x + j) - NAME(load)(mean + j)) * NAME(load)(scale + j));                    \
-        else for (; j + LANES <= n; j += LANES) NAME(store)(out + j, LOAD(x + j));                                     \
+#define PACK_VECTORS(TYPE, LOAD)                                                                    \
+    do {                                                                                            \
+        const TYPE *x = (const TYPE *)source;                                                       \
+        if (mean)                                                                                   \
+            for (; j + LANES <= n; j += LANES)                                                      \
+                NAME(store)(out + j, (LOAD(x + j) - NAME(load)(mean + j)) * NAME(load)(scale + j)); \
+        else                                                                                        \
+            for (; j + LANES <= n; j += LANES) NAME(store)(out + j, LOAD(x + j));                   \
     } while (0)
 
-#define PACK_SCALARS(TYPE, CONVERT)                                                                                    \
-    do {                                                                                                               \
-        const TYPE *restrict x = (const TYPE *)source;                                                                 \
-        if (mean) for (; j < n; j++) out[j] = ((REAL)CONVERT(x[j]) - mean[j]) * scale[j];                              \
-        else for (; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                                                          \
+#define PACK_SCALARS(TYPE, CONVERT)                                                 \
+    do {                                                                            \
+        const TYPE *restrict x = (const TYPE *)source;                              \
+        if (mean)                                                                   \
+            for (; j < n; j++) out[j] = ((REAL)CONVERT(x[j]) - mean[j]) * scale[j]; \
+        else                                                                        \
+            for (; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                        \
     } while (0)
 
 /* One row, or a part of it, to REAL, centred and scaled. */
@@ -209,9 +216,7 @@ INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, co
 }
 
 static const char *NAME(row_address)(const skdl_task *t, int64_t i, int64_t j)
-{
-    return t->X + ((t->order ? t->order[i] : i) * t->n_features + j) * skdl_item_size[t->storage];
-}
+{ return t->X + ((t->order ? t->order[i] : i) * t->n_features + j) * skdl_item_size[t->storage]; }
 
 /* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled. The
  * columns beyond the last feature stay 0. */
@@ -236,8 +241,9 @@ static void NAME(plan_fetch)(const skdl_task *t, skdl_fetch *fetch, int64_t star
     const int64_t j0 = t->block[f0], j1 = t->block[f1], size = skdl_item_size[t->storage];
     const int64_t end = start + r1 < t->n_order ? start + r1 : t->n_order, n = (j1 < t->n_features ? j1 : t->n_features) - j0;
     const int64_t n_vectors = (j1 - j0) / LANES;
-    const int64_t n_steps = n_vectors * ((r1 - r0) * NAME(n_tiles)(t->n_classes, FORWARD_CLASSES) / FORWARD_ROWS
-                                         + n_rows * NAME(n_tiles)(n_classes, BACKWARD_CLASSES) / BACKWARD_VECTORS);
+    const int64_t n_steps = n_vectors
+                            * ((r1 - r0) * NAME(n_tiles)(t->n_classes, FORWARD_CLASSES) / FORWARD_ROWS
+                               + n_rows * NAME(n_tiles)(n_classes, BACKWARD_CLASSES) / BACKWARD_VECTORS);
     *fetch = (skdl_fetch){.task = t, .position = start + r0, .end = end, .column = j0, .n_bytes = n * size};
     if (fetch->position >= end || n_steps == 0) return;
     fetch->row = NAME(row_address)(t, fetch->position, j0);
@@ -257,26 +263,28 @@ INLINE void NAME(fetch_some)(skdl_fetch *fetch)
     }
 }
 
-INLINE void NAME(forward_tile)(const int n_classes, skdl_fetch *fetch, const REAL *x, const REAL *w, int64_t width, int64_t ld, REAL *out, int64_t ldo)
+INLINE void NAME(forward_tile)(const int n_classes, skdl_fetch *fetch, const REAL *x, const REAL *w, int64_t width, int64_t ld,
+                               REAL *out, int64_t ldo)
 {
     V sum[FORWARD_ROWS][FORWARD_CLASSES] = {0};
     for (int64_t j = 0; j < width; j += LANES) {
         NAME(fetch_some)(fetch);
         V xj[FORWARD_ROWS];
-        _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * width + j);
-        _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++) {
+        UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * width + j);
+        UNROLLED_FOR (int c = 0; c < n_classes; c++) {
             const V wj = NAME(load)(w + c * ld + j);
-            _Pragma("GCC unroll 8") for (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
+            UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
         }
     }
-    _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
+    UNROLLED_FOR (int c = 0; c < n_classes; c++)
         NAME(horizontal_sums)(sum[0][c], sum[1][c], sum[2][c], sum[3][c], out + c * ldo);
 }
 
 /* Packs rows [r0, r1) of a chunk and makes their partial logits from the columns of block f, in whole tiles of rows. A
  * group of rows is used while it is in the first cache beside the weights, or, where the weights are too many for that, is
  * large enough to be worth their way from the second. */
-static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
+static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
+                          int64_t f)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, n_classes = t->n_classes;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0;
@@ -291,11 +299,16 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
             for (int64_t r = g; r < g + group && r < r1; r += FORWARD_ROWS) {
                 const REAL *xr = x + r * width;
                 REAL *o = out + c0 * t->chunk + r;
+#define TILE(C) NAME(forward_tile)(C <= FORWARD_CLASSES ? C : 1, fetch, xr, w, width, t->ld, o, t->chunk)
                 switch (c1 - c0) {
-#define CASE(C) case C: NAME(forward_tile)(C <= FORWARD_CLASSES ? C : 1, fetch, xr, w, width, t->ld, o, t->chunk); break;
-                FORWARD_CASES
-#undef CASE
+                case 1: TILE(1); break;
+                case 2: TILE(2); break;
+                case 3: TILE(3); break;
+                case 4: TILE(4); break;
+                case 5: TILE(5); break;
+                case 6: TILE(6); break;
                 }
+#undef TILE
             }
         }
     }
@@ -322,7 +335,7 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
             NAME(store)(z + c * ldc, h);
             top = c ? NAME(maximum)(top, h) : h;
         }
-        for (int64_t i = 0; i < LANES; i++) {  /* rows beyond the last one get weight 0 */
+        for (int64_t i = 0; i < LANES; i++) { /* rows beyond the last one get weight 0 */
             const int inside = r + i < n_rows;
             const int64_t row = !inside ? 0 : t->order ? t->order[start + r + i] : start + r + i;
             y[i] = inside ? t->y[row] : 0;
@@ -352,23 +365,24 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
     }
 }
 
-INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, const REAL *x, int64_t width,
-                                const REAL *z, int64_t offset, int64_t j, int first, int last, REAL lr)
+INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const skdl_task *t, skdl_fetch *fetch, int64_t n_rows,
+                                const REAL *x, int64_t width, const REAL *z, int64_t offset, int64_t j, int first, int last,
+                                REAL lr)
 {
     V g[BACKWARD_CLASSES][BACKWARD_VECTORS] = {0};
     for (int64_t r = 0; r < n_rows; r++) {
         V xj[BACKWARD_VECTORS];
         NAME(fetch_some)(fetch);
-        _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
-        _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++) {
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
+        UNROLLED_FOR (int c = 0; c < n_classes; c++) {
             const REAL zc = z[c * t->chunk + r];
-            _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) g[c][k] += xj[k] * zc;
+            UNROLLED_FOR (int k = 0; k < n_vectors; k++) g[c][k] += xj[k] * zc;
         }
     }
     REAL *coef = (REAL *)t->coef + offset, *velocity = t->velocity ? (REAL *)t->velocity + offset : NULL;
     const REAL *l1 = t->l1 ? (const REAL *)t->l1 + j : NULL, *l2 = t->l2 ? (const REAL *)t->l2 + j : NULL;
-    _Pragma("GCC unroll 8") for (int c = 0; c < n_classes; c++)
-        _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+    UNROLLED_FOR (int c = 0; c < n_classes; c++)
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
             const int64_t at = c * t->ld + k * LANES, jk = k * LANES;
             NAME(take_step)(g[c][k], coef + at, velocity ? velocity + at : NULL, (REAL)t->momentum, first, last, lr,
                             l1 ? l1 + jk : NULL, l2 ? l2 + jk : NULL);
@@ -376,7 +390,8 @@ INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const 
 }
 
 /* Gradient of the columns of block f for classes [c0, c1), and their step: each sum runs over the rows in order. */
-static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr)
+static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first,
+                           int last, double lr)
 {
     const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0, *z = NAME(residuals)(t);
@@ -387,16 +402,29 @@ static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows
             const int64_t a = c0 + (c1 - c0) * tile / n_tiles, b = c0 + (c1 - c0) * (tile + 1) / n_tiles;
             const REAL *za = z + a * t->chunk;
             const int64_t at = a * t->ld + j0 + j;
-            if (n_vectors == 1) switch (b - a) {
-#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, 1, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
-                BACKWARD_CASES
-#undef CASE
+#define TILE(C, VECTORS)                                                                                                     \
+    NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, \
+                        (REAL)lr)
+            if (n_vectors == 1) {
+                switch (b - a) {
+                case 1: TILE(1, 1); break;
+                case 2: TILE(2, 1); break;
+                case 3: TILE(3, 1); break;
+                case 4: TILE(4, 1); break;
+                case 5: TILE(5, 1); break;
+                case 6: TILE(6, 1); break;
+                }
+            } else {
+                switch (b - a) {
+                case 1: TILE(1, BACKWARD_VECTORS); break;
+                case 2: TILE(2, BACKWARD_VECTORS); break;
+                case 3: TILE(3, BACKWARD_VECTORS); break;
+                case 4: TILE(4, BACKWARD_VECTORS); break;
+                case 5: TILE(5, BACKWARD_VECTORS); break;
+                case 6: TILE(6, BACKWARD_VECTORS); break;
+                }
             }
-            else switch (b - a) {
-#define CASE(C) case C: NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, BACKWARD_VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, (REAL)lr); break;
-                BACKWARD_CASES
-#undef CASE
-            }
+#undef TILE
         }
         j += n_vectors * LANES;
     }
@@ -408,7 +436,7 @@ static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, 
     for (int64_t c = 0; c < t->n_classes; c++) {
         const REAL *z = NAME(residuals)(t) + c * t->chunk;
         V sum = {0};
-        for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r);  /* residuals beyond n_rows are 0 */
+        for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r); /* residuals beyond n_rows are 0 */
         REAL lanes[LANES], g = 0;
         NAME(store)(lanes, sum);
         for (int i = 0; i < LANES; i++) g += lanes[i];
@@ -443,14 +471,10 @@ static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
  * both. The pieces follow each other; n_classes is padded to ld, a power of two below SKDL_PAD and a multiple of SKDL_PAD beyond. */
 
 INLINE REAL *NAME(weights)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1)
-{
-    return (REAL *)t->coef + 2 * (t->n_features * c0 + j * (c1 - c0));
-}
+{ return (REAL *)t->coef + 2 * (t->n_features * c0 + j * (c1 - c0)); }
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
-{
-    return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i];
-}
+{ return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i]; }
 
 INLINE REAL NAME(value)(const skdl_task *t, int64_t i, int64_t j)
 {
@@ -486,15 +510,16 @@ INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i)
     NAME(fetch_lines)(t->X + row.begin * size, n * size + 63);
 }
 
-INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, int64_t stride, REAL *h)
+INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, int64_t stride,
+                                      REAL *h)
 {
     V sum[4] = {0};
     for (int64_t e = row.begin; e < row.end; e++) {
         const int64_t j = NAME(index)(t->indices, t->index64, e);
         const REAL x = NAME(value)(t, e, j), *w = coef + j * stride;
-        _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) sum[k] += x * NAME(load)(w + k * LANES);
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) sum[k] += x * NAME(load)(w + k * LANES);
     }
-    _Pragma("GCC unroll 4") for (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
+    UNROLLED_FOR (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
 }
 
 /* Logits of a chunk. Where there are fewer classes than lanes, the lanes beyond are read and not used. */
@@ -512,7 +537,8 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
             case 3: NAME(sparse_forward_tile)(3, t, row, coef, stride, h); break;
             default: NAME(sparse_forward_tile)(4, t, row, coef, stride, h);
             }
-            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_classes; c++) logits[c * t->chunk + r] = h[c - tile];
+            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_classes; c++)
+                logits[c * t->chunk + r] = h[c - tile];
         }
     }
 }
@@ -530,8 +556,10 @@ static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_r
             const int64_t j = NAME(index)(t->indices, t->index64, e);
             const REAL x = NAME(value)(t, e, j);
             REAL *restrict v = NAME(weights)(t, j, c0, c1) + n;
-            if (n < SKDL_PAD) for (int64_t c = 0; c < n; c++) v[c] += x * z[c];
-            else for (int64_t c = 0; c < n; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
+            if (n < SKDL_PAD)
+                for (int64_t c = 0; c < n; c++) v[c] += x * z[c];
+            else
+                for (int64_t c = 0; c < n; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
         }
     }
 }
@@ -566,7 +594,8 @@ INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1
 
 /* Brings the features of a minibatch up to date, its gradient's turn next: step `until` is that of the minibatch. `stamp` is
  * the thread's own. */
-static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until)
+static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp,
+                         int32_t until)
 {
     NAME(row) row = NAME(stored)(t, start), next;
     for (int64_t r = 0; r < n_rows; r++, row = next) {
@@ -589,31 +618,31 @@ static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int6
 /* The end of an epoch, whose last step is `last`: all features are brought up to date, and the record starts anew. */
 static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *stamp, int32_t last)
 {
-    for (int64_t j = 0; j < t->n_features; j++)
-        NAME(catch_up)(t, j, c0, c1, stamp[j], last + 1, t->decay[last - stamp[j]]);
+    for (int64_t j = 0; j < t->n_features; j++) NAME(catch_up)(t, j, c0, c1, stamp[j], last + 1, t->decay[last - stamp[j]]);
     memset(stamp, 0, (size_t)t->n_features * sizeof(int32_t));
 }
 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
 
-INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64_t start, int64_t n_rows, const REAL *x, int64_t width,
-                                  int64_t j, double *total)
+INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64_t start, int64_t n_rows, const REAL *x,
+                                  int64_t width, int64_t j, double *total)
 {
     const int64_t ld = t->ld, next = start + t->chunk, size = skdl_item_size[t->storage];
     const REAL *weight = (const REAL *)t->weight, *first = (const REAL *)t->first + j;
     REAL *low = (REAL *)t->coef + j, *high = low + ld;
-    V x0[BACKWARD_VECTORS], least[BACKWARD_VECTORS], most[BACKWARD_VECTORS], sum[BACKWARD_VECTORS] = {0}, square[BACKWARD_VECTORS] = {0};
-    _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+    V x0[BACKWARD_VECTORS], least[BACKWARD_VECTORS], most[BACKWARD_VECTORS];
+    V sum[BACKWARD_VECTORS] = {0}, square[BACKWARD_VECTORS] = {0};
+    UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
         x0[k] = NAME(load)(first + k * LANES);
         least[k] = NAME(load)(low + k * LANES);
         most[k] = NAME(load)(high + k * LANES);
     }
     for (int64_t r = 0; r < n_rows; r++) {
-        if (next + r < t->n_order)
-            for (int64_t i = -(j * size) & 63; i < n_vectors * LANES * size; i += 64)  /* a line once, whichever tile begins it */
+        if (next + r < t->n_order) /* each cache line once, whichever tile it begins in */
+            for (int64_t i = -(j * size) & 63; i < n_vectors * LANES * size; i += 64)
                 __builtin_prefetch(NAME(row_address)(t, next + r, j) + i, 0, 2);
         const REAL w = weight ? weight[t->order ? t->order[start + r] : start + r] : 1;
-        _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
             const V xk = NAME(load)(x + r * width + k * LANES), above = xk - x0[k], weighted = above * w;
             least[k] = NAME(minimum)(xk, least[k]);
             most[k] = NAME(maximum)(xk, most[k]);
@@ -622,7 +651,7 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
         }
     }
     REAL sums[BACKWARD_VECTORS * LANES], squares[BACKWARD_VECTORS * LANES];
-    _Pragma("GCC unroll 8") for (int k = 0; k < n_vectors; k++) {
+    UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
         NAME(store)(low + k * LANES, least[k]);
         NAME(store)(high + k * LANES, most[k]);
         NAME(store)(sums + k * LANES, sum[k]);
@@ -649,12 +678,24 @@ static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, 
 }
 
 static const skdl_leaves NAME(leaves) = {
-    SKDL_STRING(LEVEL), NAME(plan_fetch), NAME(forward), NAME(softmax), NAME(backward), NAME(step_intercept), NAME(sum_loss), NAME(write_logits),
-    NAME(sparse_forward), NAME(sparse_backward), NAME(settle), NAME(flush), NAME(statistics),
+    .name = SKDL_STRING(LEVEL),
+    .plan_fetch = NAME(plan_fetch),
+    .forward = NAME(forward),
+    .softmax = NAME(softmax),
+    .backward = NAME(backward),
+    .step_intercept = NAME(step_intercept),
+    .sum_loss = NAME(sum_loss),
+    .write_logits = NAME(write_logits),
+    .sparse_forward = NAME(sparse_forward),
+    .sparse_backward = NAME(sparse_backward),
+    .settle = NAME(settle),
+    .flush = NAME(flush),
+    .statistics = NAME(statistics),
 };
 
 #undef LANES
 #undef INLINE
+#undef UNROLLED_FOR
 #undef V
 #undef VI
 #undef WIDENS

@@ -43,39 +43,40 @@ static const int64_t skdl_item_size[] = {8, 4, 2, 1, 1};
  * A block is a range of columns [block[f], block[f + 1]); a chunk is the part of a minibatch that is in scratch. */
 typedef struct {
     /* data: dense rows, or CSR where indptr is not NULL */
-    const char *X;            /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
-    const char *indices;      /* IN    (nnz,) int32, or int64 where index64 */
-    const char *indptr;       /* IN    (n_samples + 1,) int32, or int64 where index64 */
-    const int32_t *y;         /* IN    (n_samples,) class numbers; NULL to predict */
-    const void *weight;       /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
-    const int64_t *order;     /* IN    rows in the order in which they are visited; NULL: 0, 1, 2, ... */
+    const char *X;        /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
+    const char *indices;  /* IN    (nnz,) int32, or int64 where index64 */
+    const char *indptr;   /* IN    (n_samples + 1,) int32, or int64 where index64 */
+    const int32_t *y;     /* IN    (n_samples,) class numbers; NULL to predict */
+    const void *weight;   /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
+    const int64_t *order; /* IN    rows in the order in which they are visited; NULL: 0, 1, 2, ... */
     int64_t n_order, n_features, n_classes;
     int storage, index64;
     /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
     const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
     /* parameters: dense (n_classes, ld); for CSR see _leaf.h, coef has the velocity too */
-    void *coef, *velocity;    /* INOUT real (statistics: (2, ld)); velocity may be NULL for dense data where momentum = 0 and chunk = batch */
-    void *intercept;          /* INOUT (n_classes,) real, then its velocity (n_classes,) */
-    const void *l1, *l2;      /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
+    void *coef;          /* INOUT real; statistics: (2, ld) */
+    void *velocity;      /* INOUT real; dense data where momentum = 0 and chunk = batch need none: NULL */
+    void *intercept;     /* INOUT (n_classes,) real, then its velocity (n_classes,) */
+    const void *l1, *l2; /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
     double momentum;
     int64_t ld;
     int fit_intercept;
     /* scratch */
-    void *packed;             /* (chunk, ld) real, block after block, zeros before */
-    void *logits;             /* (n_blocks + 1, n_classes, chunk) real; the last are the residuals */
-    void *loss;               /* (chunk,) real */
+    void *packed; /* (chunk, ld) real, block after block, zeros before */
+    void *logits; /* (n_blocks + 1, n_classes, chunk) real; the last are the residuals */
+    void *loss;   /* (chunk,) real */
     int64_t chunk, n_blocks;
-    const int64_t *block;     /* (n_blocks + 1,) columns */
+    const int64_t *block; /* (n_blocks + 1,) columns */
     /* CSR only: what a feature that does not occur owes. Step 0 is none: it decays the velocity that an epoch begins with */
     int64_t n_parts;
-    const int64_t *part;      /* (n_parts + 1,) classes */
-    int32_t *stamp;           /* (n_parts, n_features) the first step that a part's parameters of a feature have not taken */
-    const double *drift;      /* (n_batches + 2,) see catch_up */
-    const double *decay;      /* (n_batches + 2,) powers of the momentum */
-    const double *elapsed;    /* (n_batches + 2,) sum of the step sizes before each step */
-    void *row;                /* (ld,) real */
+    const int64_t *part;   /* (n_parts + 1,) classes */
+    int32_t *stamp;        /* (n_parts, n_features) the first step that a part's parameters of a feature have not taken */
+    const double *drift;   /* (n_batches + 2,) see catch_up */
+    const double *decay;   /* (n_batches + 2,) powers of the momentum */
+    const double *elapsed; /* (n_batches + 2,) sum of the step sizes before each step */
+    void *row;             /* (ld,) real */
     /* statistics only */
-    const void *first;        /* IN    (ld,) real */
+    const void *first; /* IN    (ld,) real */
 } skdl_task;
 
 /* A thread's walk through its columns of the rows of its next chunk, to have them in the second cache in time. Rows come in
@@ -83,18 +84,20 @@ typedef struct {
  * spread over all products of the current chunk: `rate` / 256 lines for each step of an inner loop. */
 typedef struct {
     const skdl_task *task;
-    int64_t position, end;    /* in `order` */
-    int64_t column, n_bytes;  /* first column, and what follows it in each row */
+    int64_t position, end;   /* in `order` */
+    int64_t column, n_bytes; /* first column, and what follows it in each row */
     int64_t offset, credit, rate;
     const char *row;
 } skdl_fetch;
 
 typedef struct {
     const char *name;
-    void (*plan_fetch)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f0, int64_t f1, int64_t n_classes);
+    void (*plan_fetch)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f0,
+                       int64_t f1, int64_t n_classes);
     void (*forward)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f);
     void (*softmax)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale);
-    void (*backward)(const skdl_task *, skdl_fetch *, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last, double lr);
+    void (*backward)(const skdl_task *, skdl_fetch *, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last,
+                     double lr);
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
@@ -111,7 +114,7 @@ typedef struct {
  * threads get the same answer. */
 typedef struct { int arrived, round, asleep, stop, stopping; } skdl_barrier;
 
-static inline void skdl_sleep(skdl_barrier *b, int round)  /* until the round is another */
+static inline void skdl_sleep(skdl_barrier *b, int round) /* until the round is another */
 {
 #if defined(__linux__)
     __atomic_add_fetch(&b->asleep, 1, __ATOMIC_SEQ_CST);
@@ -143,7 +146,7 @@ static inline int skdl_wait(skdl_barrier *b, int n_threads)
     if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == n_threads) {
         b->stopping = skdl_stopped(b);
         __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
-        __atomic_store_n(&b->round, round + 1, __ATOMIC_SEQ_CST);  /* before `asleep` is read: no sleeper is missed */
+        __atomic_store_n(&b->round, round + 1, __ATOMIC_SEQ_CST); /* before `asleep` is read: no sleeper is missed */
         skdl_wake(b);
         return b->stopping;
     }
@@ -176,8 +179,6 @@ static inline double skdl_seconds(void)
 #define NAME(f) SKDL_JOIN(f, LEVEL, REAL)
 #define SKDL_STRING_(...) #__VA_ARGS__
 #define SKDL_STRING(...) SKDL_STRING_(__VA_ARGS__)
-#define FORWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#define BACKWARD_CASES CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
 
 /* Functions between these may use the instructions of `features`. Only GCC must be told to use whole vectors of AVX-512. */
 #define SKDL_PRAGMA(...) _Pragma(SKDL_STRING_(__VA_ARGS__))
@@ -191,7 +192,7 @@ static inline double skdl_seconds(void)
 #define WHOLE_VECTORS ",prefer-vector-width=512"
 #endif
 
-/* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. */
+/* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. Tiles have up to 6 classes. */
 #define FORWARD_ROWS 4
 
 #define LEVEL baseline
@@ -239,8 +240,9 @@ static inline int skdl_n_levels(void)
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (!(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))) return 1;
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq")
-           && __builtin_cpu_supports("avx512vl") ? 3 : 2;
+    const int avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw")
+                       && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    return avx512 ? 3 : 2;
 #else
     return 1;
 #endif
