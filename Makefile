@@ -24,7 +24,7 @@ lint: .venv/installed-lint
 	@$(PYTHON) -m venv .venv || { echo "skdl's Makefile needs Python's venv module. On Debian or Ubuntu: apt install python3-venv"; exit 1; }
 
 # Rebuilt whenever a source of the extension changes; the package itself is installed in place.
-SOURCES = pyproject.toml setup.py skdl/_kernels.pyx skdl/_leaves.h skdl/_leaf_types.h skdl/_leaf.h
+SOURCES = pyproject.toml setup.py skdl/_kernels.pyx $(wildcard skdl/*.h)
 INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 	{ sed -n 's/.*error: \(skdl needs.*\)/\1/p' .venv/log | grep . || cat .venv/log; exit 1; }
 

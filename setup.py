@@ -58,7 +58,7 @@ class BuildKernels(build_ext):
 kernels = Extension(
     "skdl._kernels",
     ["skdl/_kernels.pyx"],
-    depends=["skdl/_leaves.h", "skdl/_leaf_types.h", "skdl/_leaf.h"],
+    depends=["skdl/_microkernels.h", "skdl/_microkernels_isa.h", "skdl/_microkernels_isa_real.h"],
     # -Wno-psabi: vectors never cross a function that is not inlined.
     extra_compile_args=["-O3", "-Wno-psabi", "-Wno-unknown-pragmas"],
 )

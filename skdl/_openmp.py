@@ -96,7 +96,7 @@ def steps_owed(step_sizes, momentum):
     for s in range(len(step) - 1, -1, -1):
         drift[s] = step[s] + momentum * drift[s + 1]
     decay = momentum ** np.arange(len(step) + 1.0)
-    return {"drift": drift, "decay": decay, "elapsed": np.concatenate([[0.0], np.cumsum(step)])}
+    return {"drift": drift, "decay": decay, "cumulative_lr": np.concatenate([[0.0], np.cumsum(step)])}
 
 
 def compute_dtype(X):
@@ -173,7 +173,7 @@ class OpenMPBackend:
             n_features=self.n_features,
             y=y,
             weight=self.weight,
-            level=self.level,
+            isa=self.level,
         )
         self.block = np.array([0, self.n_features]) if self.is_sparse else _column_blocks(self.n_features)
 
@@ -274,13 +274,13 @@ class OpenMPBackend:
             packed=_zeros((scratch,), dtype),
             logits=_zeros(((n_blocks + 1) * n_classes * chunk,), dtype),
             loss=_zeros((chunk,), dtype),
-            part=self.part,
-            stamp=self.stamp,
+            piece=self.part,
+            last_step=self.stamp,
             n_threads=n_threads,
         )
 
     def run_epoch(self, order, step_sizes):
-        owed = steps_owed(step_sizes, self.momentum) if self.is_sparse else dict(drift=None, decay=None, elapsed=None)
+        owed = steps_owed(step_sizes, self.momentum) if self.is_sparse else dict(drift=None, decay=None, cumulative_lr=None)
         total = _kernels.run_epoch(
             **self._data,
             **self._start,

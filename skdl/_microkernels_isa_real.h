@@ -1,7 +1,7 @@
-/* Leaf loops for one instruction set and one real type; included by _leaves.h, which says what the names mean.
+/* The micro-kernels of one instruction set and one real type; _microkernels.h says what the names mean.
  *
- * Needs: REAL and LANE_BYTES, its size (both are undefined at the end), NAME(f) (mangles a name), LEVEL, VECTOR_BYTES, and the
- * register tiles FORWARD_ROWS x FORWARD_CLASSES and BACKWARD_CLASSES x BACKWARD_VECTORS.
+ * Needs: REAL and LANE_BYTES, its size (both are undefined at the end), ISA and VECTOR_BYTES, and the register tiles
+ * FORWARD_ROWS x FORWARD_OUTPUTS and BACKWARD_OUTPUTS x BACKWARD_VECTORS. NAME(f) makes f's name unique to all this.
  */
 #if LANE_BYTES == 4
 #define INT int32_t
@@ -20,7 +20,8 @@
 #define EXP_DEGREE 13
 #define LOG_TERMS 10
 #endif
-#define ROUNDING (1.5 * (double)((int64_t)1 << MANTISSA_BITS)) /* added and taken off, it rounds to a whole number */
+/* Added and subtracted again, it rounds to a whole number. */
+#define ROUNDING (1.5 * (double)((int64_t)1 << MANTISSA_BITS))
 #define LANES (VECTOR_BYTES / LANE_BYTES)
 #define UNROLLED_FOR _Pragma("GCC unroll 16") for
 #define INLINE static inline __attribute__((always_inline))
@@ -33,7 +34,7 @@ typedef INT VI __attribute__((vector_size(VECTOR_BYTES), aligned(sizeof(REAL)), 
 INLINE V NAME(load)(const REAL *p) { return *(const V *)p; }
 INLINE void NAME(store)(REAL *p, V v) { *(V *)p = v; }
 INLINE V NAME(select)(VI mask, V a, V b) { return (V)((mask & (VI)a) | (~mask & (VI)b)); }
-/* a where a > b, else b, which is what the instructions do with a NaN too (GCC 12 does not find them). */
+/* a where a > b, else b, as the instructions treat NaN too (GCC 12 does not find them by itself). */
 #if defined(X86) && LANE_BYTES == 4
 INLINE V NAME(maximum)(V a, V b) { return (V)X86(max_ps)(a, b); }
 INLINE V NAME(minimum)(V a, V b) { return (V)X86(min_ps)(a, b); }
@@ -45,7 +46,7 @@ INLINE V NAME(maximum)(V a, V b) { return NAME(select)(a > b, a, b); }
 INLINE V NAME(minimum)(V a, V b) { return NAME(select)(a < b, a, b); }
 #endif
 
-/* Sums of the lanes of four vectors, each in the same tree: first within each 16 bytes, then over them. */
+/* Sums of the lanes of four vectors, each in the same order: first within each 16 bytes, then over them. */
 INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
 {
 #if LANE_BYTES == 4
@@ -101,7 +102,7 @@ INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
 }
 
 /* exp: x = n log 2 + r with |r| <= log(2) / 2, Taylor series in r, 2^n put into the exponent bits.
- * For x <= 0 (softmax subtracts the maximum); below the smallest normal number's logarithm it stays there. */
+ * For x <= 0 (softmax subtracts the maximum); x below the logarithm of the smallest normal number counts as that. */
 INLINE V NAME(exponential)(V x)
 {
     const REAL lowest = (REAL)(-0.6931471805599453 * (EXPONENT_BIAS - 1));
@@ -132,7 +133,7 @@ INLINE V NAME(logarithm)(V x)
     return __builtin_convertvector(e, V) * (REAL)0.6931471805599453 + 2 * s * p;
 }
 
-/* One step of one vector of parameters: V := momentum V + g; W := prox(W - lr V) (design: heavy ball, proximal penalty).
+/* One step of one vector of parameters: V := momentum V + g; W := prox(W - lr V).
  * The gradient of a minibatch arrives in chunks: the first decays the velocity, the last takes the step. */
 INLINE void NAME(take_step)(V g, REAL *w, REAL *v, REAL momentum, int first, int last, REAL lr, const REAL *l1, const REAL *l2)
 {
@@ -152,7 +153,8 @@ INLINE void NAME(take_step)(V g, REAL *w, REAL *v, REAL momentum, int first, int
 
 /* ---- dense ---------------------------------------------------------------------------------------------------- */
 
-INLINE float NAME(half)(uint16_t h) /* IEEE half to float, exact: the exponent is put right by a product */
+/* IEEE half to float, exactly: the bits are moved, and a product corrects the exponent. */
+INLINE float NAME(half)(uint16_t h)
 {
     union {
         uint32_t u;
@@ -163,7 +165,7 @@ INLINE float NAME(half)(uint16_t h) /* IEEE half to float, exact: the exponent i
     return x.f;
 }
 
-/* Vectors of a narrow storage type, where there is an instruction for it (GCC 12's vector conversions take bytes one by one). */
+/* Vectors of a narrow storage type, where there is an instruction (GCC 12's vector conversions go byte by byte). */
 #if LANE_BYTES == 4 && VECTOR_BYTES == 64
 #define WIDENS
 INLINE V NAME(load_half)(const void *p) { return (V)_mm512_cvtph_ps(_mm256_loadu_si256(p)); }
@@ -195,7 +197,7 @@ INLINE V NAME(load_int8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_cv
             for (; j < n; j++) out[j] = (REAL)CONVERT(x[j]);                        \
     } while (0)
 
-/* One row, or a part of it, to REAL, centred and scaled. */
+/* Some columns of a row to REAL, centred and scaled. */
 INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, const REAL *scale, int64_t n, REAL *restrict out)
 {
     int64_t j = 0;
@@ -218,12 +220,12 @@ INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, co
 static const char *NAME(row_address)(const skdl_task *t, int64_t i, int64_t j)
 { return t->X + ((t->order ? t->order[i] : i) * t->n_features + j) * skdl_item_size[t->storage]; }
 
-/* Rows [r0, r1) of a chunk that begins at order[start], columns of block f: converted, centred, scaled. The
+/* Rows [r0, r1) of a chunk that begins at order[start], columns of block blk: converted, centred, scaled. The
  * columns beyond the last feature stay 0. */
-INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f)
+INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk)
 {
-    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
-    const int64_t n = (t->block[f + 1] < t->n_features ? t->block[f + 1] : t->n_features) - j0;
+    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0;
+    const int64_t n = (t->block[blk + 1] < t->n_features ? t->block[blk + 1] : t->n_features) - j0;
     const REAL *mean = t->mean ? (const REAL *)t->mean + j0 : NULL;
     const REAL *scale = t->mean ? (const REAL *)t->scale + j0 : NULL;
     REAL *out = (REAL *)t->packed + t->chunk * j0 + r0 * width;
@@ -231,19 +233,20 @@ INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1
         NAME(pack_row)(t->storage, NAME(row_address)(t, start + r, j0), mean, scale, n, out);
 }
 
-/* Tiles of at most `most` classes, as even as can be. */
-INLINE int64_t NAME(n_tiles)(int64_t n_classes, int64_t most) { return (n_classes + most - 1) / most; }
+/* Tiles of at most `most` outputs, as even as possible. */
+INLINE int64_t NAME(n_tiles)(int64_t n_outputs, int64_t most) { return (n_outputs + most - 1) / most; }
 
-/* The rows [r0, r1) of the chunk at `start`, columns of blocks [f0, f1), while a chunk of n_rows is computed. */
+/* Plans the prefetch of rows [r0, r1) of the chunk at `start`, columns of blocks [blk0, blk1), while a chunk of n_rows is
+ * computed, in whose backward pass the thread has n_outputs. */
 static void NAME(plan_fetch)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
-                             int64_t f0, int64_t f1, int64_t n_classes)
+                             int64_t blk0, int64_t blk1, int64_t n_outputs)
 {
-    const int64_t j0 = t->block[f0], j1 = t->block[f1], size = skdl_item_size[t->storage];
+    const int64_t j0 = t->block[blk0], j1 = t->block[blk1], size = skdl_item_size[t->storage];
     const int64_t end = start + r1 < t->n_order ? start + r1 : t->n_order, n = (j1 < t->n_features ? j1 : t->n_features) - j0;
     const int64_t n_vectors = (j1 - j0) / LANES;
     const int64_t n_steps = n_vectors
-                            * ((r1 - r0) * NAME(n_tiles)(t->n_classes, FORWARD_CLASSES) / FORWARD_ROWS
-                               + n_rows * NAME(n_tiles)(n_classes, BACKWARD_CLASSES) / BACKWARD_VECTORS);
+                            * ((r1 - r0) * NAME(n_tiles)(t->n_outputs, FORWARD_OUTPUTS) / FORWARD_ROWS
+                               + n_rows * NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS) / BACKWARD_VECTORS);
     *fetch = (skdl_fetch){.task = t, .position = start + r0, .end = end, .column = j0, .n_bytes = n * size};
     if (fetch->position >= end || n_steps == 0) return;
     fetch->row = NAME(row_address)(t, fetch->position, j0);
@@ -263,43 +266,42 @@ INLINE void NAME(fetch_some)(skdl_fetch *fetch)
     }
 }
 
-INLINE void NAME(forward_tile)(const int n_classes, skdl_fetch *fetch, const REAL *x, const REAL *w, int64_t width, int64_t ld,
+INLINE void NAME(forward_tile)(const int n_outputs, skdl_fetch *fetch, const REAL *x, const REAL *w, int64_t width, int64_t ld,
                                REAL *out, int64_t ldo)
 {
-    V sum[FORWARD_ROWS][FORWARD_CLASSES] = {0};
+    V sum[FORWARD_ROWS][FORWARD_OUTPUTS] = {0};
     for (int64_t j = 0; j < width; j += LANES) {
         NAME(fetch_some)(fetch);
         V xj[FORWARD_ROWS];
         UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * width + j);
-        UNROLLED_FOR (int c = 0; c < n_classes; c++) {
+        UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
             const V wj = NAME(load)(w + c * ld + j);
             UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
         }
     }
-    UNROLLED_FOR (int c = 0; c < n_classes; c++)
+    UNROLLED_FOR (int c = 0; c < n_outputs; c++)
         NAME(horizontal_sums)(sum[0][c], sum[1][c], sum[2][c], sum[3][c], out + c * ldo);
 }
 
-/* Packs rows [r0, r1) of a chunk and makes their partial logits from the columns of block f, in whole tiles of rows. A
- * group of rows is used while it is in the first cache beside the weights, or, where the weights are too many for that, is
- * large enough to be worth their way from the second. */
+/* Packs rows [r0, r1) and computes their partial logits from the columns of block blk, a whole row tile at a time. A group
+ * of rows is small enough to stay in L1 beside W, or, if W does not fit in L1, large enough to amortise streaming W from L2. */
 static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
-                          int64_t f)
+                          int64_t blk)
 {
-    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0, n_classes = t->n_classes;
+    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0, n_outputs = t->n_outputs;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0;
-    REAL *out = (REAL *)t->logits + f * n_classes * t->chunk;
-    const int64_t n_tiles = NAME(n_tiles)(n_classes, FORWARD_CLASSES);
-    const int64_t group = n_classes * width * LANE_BYTES <= 16384 ? 4 : 32;
+    REAL *out = (REAL *)t->logits + blk * n_outputs * t->chunk;
+    const int64_t n_tiles = NAME(n_tiles)(n_outputs, FORWARD_OUTPUTS);
+    const int64_t group = n_outputs * width * LANE_BYTES <= 16384 ? 4 : 32;
     for (int64_t g = r0; g < r1; g += group) {
-        NAME(pack)(t, start, g, g + group < r1 ? g + group : r1, n_rows, f);
+        NAME(pack)(t, start, g, g + group < r1 ? g + group : r1, n_rows, blk);
         for (int64_t tile = 0; tile < n_tiles; tile++) {
-            const int64_t c0 = n_classes * tile / n_tiles, c1 = n_classes * (tile + 1) / n_tiles;
+            const int64_t c0 = n_outputs * tile / n_tiles, c1 = n_outputs * (tile + 1) / n_tiles;
             const REAL *w = (const REAL *)t->coef + c0 * t->ld + j0;
             for (int64_t r = g; r < g + group && r < r1; r += FORWARD_ROWS) {
                 const REAL *xr = x + r * width;
                 REAL *o = out + c0 * t->chunk + r;
-#define TILE(C) NAME(forward_tile)(C <= FORWARD_CLASSES ? C : 1, fetch, xr, w, width, t->ld, o, t->chunk)
+#define TILE(C) NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, fetch, xr, w, width, t->ld, o, t->chunk)
                 switch (c1 - c0) {
                 case 1: TILE(1); break;
                 case 2: TILE(2); break;
@@ -314,24 +316,24 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
     }
 }
 
-/* The residuals have a place of their own behind the logits: threads that are ahead write the next chunk's logits
- * while others still read these. */
-INLINE REAL *NAME(residuals)(const skdl_task *t) { return (REAL *)t->logits + t->n_blocks * t->n_classes * t->chunk; }
+/* The residuals have memory of their own behind the logits: threads that are ahead write the next chunk's logits while
+ * others still read these. */
+INLINE REAL *NAME(residuals)(const skdl_task *t) { return (REAL *)t->logits + t->n_blocks * t->n_outputs * t->chunk; }
 
-/* Logits to residuals, in the lanes rows: Z - I_y, weighted and divided by the batch's size; the loss of each row.
- * One class means two: the single logit is that of the second class. */
+/* Logits to residuals, softmax minus one-hot label, weighted and divided by the batch size; and the loss of each row. Lanes
+ * are rows. One output means two classes: the single logit is that of the second class. */
 static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale)
 {
-    const int64_t n_classes = t->n_classes, ldc = t->chunk;
+    const int64_t n_outputs = t->n_outputs, ldc = t->chunk;
     const REAL *logits = (const REAL *)t->logits, *b = (const REAL *)t->intercept, *weight = (const REAL *)t->weight;
     REAL *residuals = NAME(residuals)(t), *loss = (REAL *)t->loss;
     for (int64_t r = r0; r < r1; r += LANES) {
         REAL *z = residuals + r, s[LANES], z_y[LANES];
         int32_t y[LANES];
         V top = {0};
-        for (int64_t c = 0; c < n_classes; c++) {
+        for (int64_t c = 0; c < n_outputs; c++) {
             V h = (V){0} + b[c];
-            for (int64_t f = 0; f < t->n_blocks; f++) h += NAME(load)(logits + (f * n_classes + c) * ldc + r);
+            for (int64_t blk = 0; blk < t->n_blocks; blk++) h += NAME(load)(logits + (blk * n_outputs + c) * ldc + r);
             NAME(store)(z + c * ldc, h);
             top = c ? NAME(maximum)(top, h) : h;
         }
@@ -340,10 +342,10 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
             const int64_t row = !inside ? 0 : t->order ? t->order[start + r + i] : start + r + i;
             y[i] = inside ? t->y[row] : 0;
             s[i] = !inside ? 0 : weight ? weight[row] : 1;
-            z_y[i] = z[(n_classes == 1 ? 0 : y[i]) * ldc + i];
+            z_y[i] = z[(n_outputs == 1 ? 0 : y[i]) * ldc + i];
         }
         const V w = NAME(load)(s), scale = w * (REAL)batch_scale;
-        if (n_classes == 1) {
+        if (n_outputs == 1) {
             V target;
             for (int64_t i = 0; i < LANES; i++) target[i] = y[i];
             const V zero = {0}, h = NAME(load)(z), e = NAME(exponential)(NAME(minimum)(h, -h));
@@ -352,36 +354,36 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
             NAME(store)(loss + r, w * (NAME(logarithm)((REAL)1 + e) + NAME(maximum)(h, zero) - target * h));
         } else {
             V sum = {0};
-            for (int64_t c = 0; c < n_classes; c++) {
+            for (int64_t c = 0; c < n_outputs; c++) {
                 const V e = NAME(exponential)(NAME(load)(z + c * ldc) - top);
                 NAME(store)(z + c * ldc, e);
                 sum += e;
             }
             const V factor = scale / sum;
-            for (int64_t c = 0; c < n_classes; c++) NAME(store)(z + c * ldc, NAME(load)(z + c * ldc) * factor);
+            for (int64_t c = 0; c < n_outputs; c++) NAME(store)(z + c * ldc, NAME(load)(z + c * ldc) * factor);
             for (int64_t i = 0; i < LANES; i++) z[y[i] * ldc + i] -= s[i] * (REAL)batch_scale;
             NAME(store)(loss + r, w * (NAME(logarithm)(sum) + top - NAME(load)(z_y)));
         }
     }
 }
 
-INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const skdl_task *t, skdl_fetch *fetch, int64_t n_rows,
+INLINE void NAME(backward_tile)(const int n_outputs, const int n_vectors, const skdl_task *t, skdl_fetch *fetch, int64_t n_rows,
                                 const REAL *x, int64_t width, const REAL *z, int64_t offset, int64_t j, int first, int last,
                                 REAL lr)
 {
-    V g[BACKWARD_CLASSES][BACKWARD_VECTORS] = {0};
+    V g[BACKWARD_OUTPUTS][BACKWARD_VECTORS] = {0};
     for (int64_t r = 0; r < n_rows; r++) {
         V xj[BACKWARD_VECTORS];
         NAME(fetch_some)(fetch);
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
-        UNROLLED_FOR (int c = 0; c < n_classes; c++) {
+        UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
             const REAL zc = z[c * t->chunk + r];
             UNROLLED_FOR (int k = 0; k < n_vectors; k++) g[c][k] += xj[k] * zc;
         }
     }
     REAL *coef = (REAL *)t->coef + offset, *velocity = t->velocity ? (REAL *)t->velocity + offset : NULL;
     const REAL *l1 = t->l1 ? (const REAL *)t->l1 + j : NULL, *l2 = t->l2 ? (const REAL *)t->l2 + j : NULL;
-    UNROLLED_FOR (int c = 0; c < n_classes; c++)
+    UNROLLED_FOR (int c = 0; c < n_outputs; c++)
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
             const int64_t at = c * t->ld + k * LANES, jk = k * LANES;
             NAME(take_step)(g[c][k], coef + at, velocity ? velocity + at : NULL, (REAL)t->momentum, first, last, lr,
@@ -389,13 +391,13 @@ INLINE void NAME(backward_tile)(const int n_classes, const int n_vectors, const 
         }
 }
 
-/* Gradient of the columns of block f for classes [c0, c1), and their step: each sum runs over the rows in order. */
-static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first,
-                           int last, double lr)
+/* Gradient of the columns of block blk for outputs [c0, c1), and their step: each sum runs over the rows in order. */
+static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1,
+                           int first, int last, double lr)
 {
-    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
+    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0, *z = NAME(residuals)(t);
-    const int64_t n_tiles = NAME(n_tiles)(c1 - c0, BACKWARD_CLASSES);
+    const int64_t n_tiles = NAME(n_tiles)(c1 - c0, BACKWARD_OUTPUTS);
     for (int64_t j = 0; j < width;) {
         const int64_t left = (width - j) / LANES, n_vectors = left >= BACKWARD_VECTORS ? BACKWARD_VECTORS : 1;
         for (int64_t tile = 0; tile < n_tiles; tile++) {
@@ -403,7 +405,7 @@ static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows
             const REAL *za = z + a * t->chunk;
             const int64_t at = a * t->ld + j0 + j;
 #define TILE(C, VECTORS)                                                                                                     \
-    NAME(backward_tile)(C <= BACKWARD_CLASSES ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, \
+    NAME(backward_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, \
                         (REAL)lr)
             if (n_vectors == 1) {
                 switch (b - a) {
@@ -432,8 +434,8 @@ static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows
 
 static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, int last, double lr)
 {
-    REAL *b = (REAL *)t->intercept, *v = b + t->n_classes;
-    for (int64_t c = 0; c < t->n_classes; c++) {
+    REAL *b = (REAL *)t->intercept, *v = b + t->n_outputs;
+    for (int64_t c = 0; c < t->n_outputs; c++) {
         const REAL *z = NAME(residuals)(t) + c * t->chunk;
         V sum = {0};
         for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r); /* residuals beyond n_rows are 0 */
@@ -452,23 +454,23 @@ static double NAME(sum_loss)(const skdl_task *t, int64_t n_rows)
     return sum;
 }
 
-/* Logits of a chunk, block sums and intercept added, to (n_rows, n_classes) in C order. */
+/* Logits of a chunk, block sums and intercept added, to (n_rows, n_outputs) in C order. */
 static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
 {
     const REAL *b = (const REAL *)t->intercept, *z = (const REAL *)t->logits;
-    for (int64_t c = 0; c < t->n_classes; c++)
+    for (int64_t c = 0; c < t->n_outputs; c++)
         for (int64_t r = 0; r < n_rows; r++) {
             REAL h = b[c];
-            for (int64_t f = 0; f < t->n_blocks; f++) h += z[(f * t->n_classes + c) * t->chunk + r];
-            ((REAL *)out)[r * t->n_classes + c] = h;
+            for (int64_t blk = 0; blk < t->n_blocks; blk++) h += z[(blk * t->n_outputs + c) * t->chunk + r];
+            ((REAL *)out)[r * t->n_outputs + c] = h;
         }
 }
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
-/* A thread owns the classes [c0, c1): their parameters of every feature, which no other thread reads or writes. They lie in a
- * piece of memory of its own, so that they never travel between the caches of two cores, not even as the neighbours that a
- * processor fetches unasked: (n_features, 2, c1 - c0), weights and velocity side by side, since a feature that occurs needs
- * both. The pieces follow each other; n_classes is padded to ld, a power of two below SKDL_PAD and a multiple of SKDL_PAD beyond. */
+/* A thread owns outputs [c0, c1): their parameters of every feature, which no other thread reads or writes. These have a piece
+ * of memory of their own, so that no cache line travels between two cores, not even those that a processor prefetches by
+ * itself: (n_features, 2, c1 - c0), weights and velocity side by side, since a feature that occurs needs both. The pieces
+ * follow each other; n_outputs is padded to ld, a power of two below SKDL_PAD and a multiple of SKDL_PAD above. */
 
 INLINE REAL *NAME(weights)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1)
 { return (REAL *)t->coef + 2 * (t->n_features * c0 + j * (c1 - c0)); }
@@ -491,9 +493,9 @@ INLINE NAME(row) NAME(stored)(const skdl_task *t, int64_t i)
     return (NAME(row)){NAME(index)(t->indptr, t->index64, row), NAME(index)(t->indptr, t->index64, row + 1)};
 }
 
-/* Rows come in random order, and each of their values has a row of parameters anywhere; so all are asked for in time: where
- * a row begins, then its values, then the parameters of each. They go to the second cache, which can have more on their way than
- * the first (a tenth of an epoch). The processor guesses what follows the first 512 bytes. */
+/* Rows are random and each stored value has its parameters elsewhere in memory, so prefetch ahead: row bounds, then values,
+ * then parameters. Into L2, which holds more outstanding requests than L1 (10 % of an epoch). After 512 bytes the processor
+ * prefetches by itself. */
 INLINE void NAME(fetch_lines)(const void *p, int64_t n_bytes)
 {
     for (int64_t i = 0; i < n_bytes && i < 512; i += 64) __builtin_prefetch((const char *)p + i, 1, 2);
@@ -522,7 +524,7 @@ INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, N
     UNROLLED_FOR (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
 }
 
-/* Logits of a chunk. Where there are fewer classes than lanes, the lanes beyond are read and not used. */
+/* Logits of a chunk. With fewer outputs than lanes, the other lanes are read and not used. */
 static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
     REAL h[4 * LANES], *logits = (REAL *)t->logits;
@@ -537,20 +539,20 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
             case 3: NAME(sparse_forward_tile)(3, t, row, coef, stride, h); break;
             default: NAME(sparse_forward_tile)(4, t, row, coef, stride, h);
             }
-            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_classes; c++)
+            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_outputs; c++)
                 logits[c * t->chunk + r] = h[c - tile];
         }
     }
 }
 
-/* Adds a chunk's gradient to the velocity, which `settle` has decayed. */
+/* Adds a chunk's gradient to the velocity, which lagged_update has decayed. */
 static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
     const int64_t n = c1 - c0;
     const REAL *residuals = NAME(residuals)(t) + c0 * t->chunk;
     REAL *restrict z = (REAL *)t->row + c0;
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < n && c < t->n_classes - c0; c++) z[c] = residuals[c * t->chunk + r];
+        for (int64_t c = 0; c < n && c < t->n_outputs - c0; c++) z[c] = residuals[c * t->chunk + r];
         const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t e = row.begin; e < row.end; e++) {
             const int64_t j = NAME(index)(t->indices, t->index64, e);
@@ -564,20 +566,20 @@ static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_r
     }
 }
 
-/* The steps from `seen` to `until` of one feature, which it has not taken since it last occurred: its velocity decayed and
- * went on moving it, in all by v * sum_s lr_s m^(s - seen) = v (drift[seen] - m^(until - seen) drift[until]), where
+/* Steps [since, until) of one feature, which it has not taken since it last occurred: its velocity v decays by m in each and
+ * goes on moving it, in all by v * sum_s lr_s m^(s - since) = v (drift[since] - m^(until - since) drift[until]), where
  * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. */
-INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t seen, int32_t until, double decay)
+INLINE void NAME(lagged_step)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t since, int32_t until, double decay)
 {
     const int64_t n = c1 - c0;
     REAL *restrict w = NAME(weights)(t, j, c0, c1), *restrict v = w + n;
-    const REAL way = (REAL)(t->drift[seen] - t->decay[until - seen] * t->drift[until]), m = (REAL)decay;
-    const REAL lr = (REAL)(t->elapsed[until] - t->elapsed[seen]);
+    const REAL displacement = (REAL)(t->drift[since] - t->decay[until - since] * t->drift[until]), m = (REAL)decay;
+    const REAL lr = (REAL)(t->cumulative_lr[until] - t->cumulative_lr[since]);
     const REAL factor = t->l2 ? 1 / (1 + lr * ((const REAL *)t->l2)[j]) : 1;
     const REAL threshold = t->l1 ? lr * ((const REAL *)t->l1)[j] : 0;
     if (n < SKDL_PAD) {
         for (int64_t c = 0; c < n; c++) {
-            const REAL x = (w[c] - way * v[c]) * factor, above = x - threshold, below = x + threshold;
+            const REAL x = (w[c] - displacement * v[c]) * factor, above = x - threshold, below = x + threshold;
             w[c] = t->l1 ? (above > 0 ? above : 0) + (below < 0 ? below : 0) : x;
             v[c] *= m;
         }
@@ -585,17 +587,17 @@ INLINE void NAME(catch_up)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1
     }
     for (int64_t c = 0; c < n; c += LANES) {
         const V vc = NAME(load)(v + c), zero = {0};
-        V x = (NAME(load)(w + c) - way * vc) * factor;
+        V x = (NAME(load)(w + c) - displacement * vc) * factor;
         if (t->l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
         NAME(store)(w + c, x);
         NAME(store)(v + c, vc * m);
     }
 }
 
-/* Brings the features of a minibatch up to date, its gradient's turn next: step `until` is that of the minibatch. `stamp` is
- * the thread's own. */
-static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp,
-                         int32_t until)
+/* Brings the features of a chunk up to date, before its gradient: `until` is the step of its minibatch. `last_step` belongs to
+ * the piece of [c0, c1). */
+static void NAME(lagged_update)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *last_step,
+                                int32_t until)
 {
     NAME(row) row = NAME(stored)(t, start), next;
     for (int64_t r = 0; r < n_rows; r++, row = next) {
@@ -608,18 +610,19 @@ static void NAME(settle)(const skdl_task *t, int64_t start, int64_t n_rows, int6
                 NAME(fetch_lines)(NAME(weights)(t, j, c0, c1), 2 * (c1 - c0) * LANE_BYTES);
             }
             const int64_t j = NAME(index)(t->indices, t->index64, e);
-            if (stamp[j] == until) continue;
-            NAME(catch_up)(t, j, c0, c1, stamp[j], until, t->decay[until - stamp[j]]);
-            stamp[j] = until;
+            if (last_step[j] == until) continue;
+            NAME(lagged_step)(t, j, c0, c1, last_step[j], until, t->decay[until - last_step[j]]);
+            last_step[j] = until;
         }
     }
 }
 
-/* The end of an epoch, whose last step is `last`: all features are brought up to date, and the record starts anew. */
-static void NAME(flush)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *stamp, int32_t last)
+/* The end of an epoch, whose last step is `last`: brings all features up to date and clears the record. */
+static void NAME(finish_lagged)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *last_step, int32_t last)
 {
-    for (int64_t j = 0; j < t->n_features; j++) NAME(catch_up)(t, j, c0, c1, stamp[j], last + 1, t->decay[last - stamp[j]]);
-    memset(stamp, 0, (size_t)t->n_features * sizeof(int32_t));
+    for (int64_t j = 0; j < t->n_features; j++)
+        NAME(lagged_step)(t, j, c0, c1, last_step[j], last + 1, t->decay[last - last_step[j]]);
+    memset(last_step, 0, (size_t)t->n_features * sizeof(int32_t));
 }
 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
@@ -628,12 +631,12 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
                                   int64_t width, int64_t j, double *total)
 {
     const int64_t ld = t->ld, next = start + t->chunk, size = skdl_item_size[t->storage];
-    const REAL *weight = (const REAL *)t->weight, *first = (const REAL *)t->first + j;
+    const REAL *weight = (const REAL *)t->weight, *first_row = (const REAL *)t->first_row + j;
     REAL *low = (REAL *)t->coef + j, *high = low + ld;
     V x0[BACKWARD_VECTORS], least[BACKWARD_VECTORS], most[BACKWARD_VECTORS];
     V sum[BACKWARD_VECTORS] = {0}, square[BACKWARD_VECTORS] = {0};
     UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
-        x0[k] = NAME(load)(first + k * LANES);
+        x0[k] = NAME(load)(first_row + k * LANES);
         least[k] = NAME(load)(low + k * LANES);
         most[k] = NAME(load)(high + k * LANES);
     }
@@ -663,22 +666,22 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
     }
 }
 
-/* Adds to those of block f the n_rows at `start`: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, each (ld,), where x0,
- * some row, keeps a large offset out of the squares; `coef` is (2, ld): min x and max x. Sums over these rows are made in
- * REAL and added up in double. */
-static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t f, double *total)
+/* Adds the n_rows at `start` to the statistics of block blk: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, each (ld,),
+ * where x0, some row, keeps a large offset out of the squares; `extremes` (2, ld) are min x and max x. Sums over these rows are
+ * computed in REAL and added up in double. */
+static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, double *total)
 {
-    const int64_t j0 = t->block[f], width = t->block[f + 1] - j0;
+    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0;
     const REAL *x = (const REAL *)t->packed + t->chunk * j0;
-    NAME(pack)(t, start, 0, n_rows, n_rows, f);
+    NAME(pack)(t, start, 0, n_rows, n_rows, blk);
     int64_t j = 0;
     for (; j + BACKWARD_VECTORS * LANES <= width; j += BACKWARD_VECTORS * LANES)
         NAME(statistics_tile)(BACKWARD_VECTORS, t, start, n_rows, x + j, width, j0 + j, total);
     for (; j < width; j += LANES) NAME(statistics_tile)(1, t, start, n_rows, x + j, width, j0 + j, total);
 }
 
-static const skdl_leaves NAME(leaves) = {
-    .name = SKDL_STRING(LEVEL),
+static const skdl_kernels NAME(kernels) = {
+    .name = SKDL_STRING(ISA),
     .plan_fetch = NAME(plan_fetch),
     .forward = NAME(forward),
     .softmax = NAME(softmax),
@@ -688,8 +691,8 @@ static const skdl_leaves NAME(leaves) = {
     .write_logits = NAME(write_logits),
     .sparse_forward = NAME(sparse_forward),
     .sparse_backward = NAME(sparse_backward),
-    .settle = NAME(settle),
-    .flush = NAME(flush),
+    .lagged_update = NAME(lagged_update),
+    .finish_lagged = NAME(finish_lagged),
     .statistics = NAME(statistics),
 };
 

@@ -1,12 +1,12 @@
-/* The leaf loops of the CPU backend: one table of functions for each instruction set and real type.
+/* The micro-kernels of the CPU backend: one table of functions for each instruction set and real type.
  *
- * _kernels.pyx says what is done and in which order; the loops that say how stand in _leaf.h, which is included
+ * _kernels.pyx decides what is computed in which order; the inner loops stand in _microkernels_isa_real.h, which is included
  * below once for each instruction set (baseline, AVX2, AVX-512) and each real type (float, double).
- * Vectors are GCC's and Clang's generic ones, of the registers' width; so the order of a sum, and with it the rounding,
+ * Vectors are GCC's and Clang's generic ones, as wide as the registers; so the order of a sum, and with it the rounding,
  * differs between instruction sets (one order for all took seven times as long on AVX2).
  */
-#ifndef SKDL_LEAVES_H
-#define SKDL_LEAVES_H
+#ifndef SKDL_MICROKERNELS_H
+#define SKDL_MICROKERNELS_H
 
 #include <limits.h>
 #include <sched.h>
@@ -33,14 +33,14 @@
 #define omp_get_max_threads() 1
 #endif
 
-/* Rows and columns of every scratch array are padded to this many elements, so no leaf loop has a tail. */
+/* Rows and columns of every scratch array are padded to this many elements, so no inner loop has a tail. */
 #define SKDL_PAD 16
 
 enum { SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8 };
 static const int64_t skdl_item_size[] = {8, 4, 2, 1, 1};
 
-/* Everything a leaf loop reads and writes. `real` is float or double, as the table that is used.
- * A block is a range of columns [block[f], block[f + 1]); a chunk is the part of a minibatch that is in scratch. */
+/* Everything that a micro-kernel reads and writes. `real` is float or double, like the table in use.
+ * A block is a range of columns [block[blk], block[blk + 1]); a chunk is those rows of a minibatch that are in scratch. */
 typedef struct {
     /* data: dense rows, or CSR where indptr is not NULL */
     const char *X;        /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
@@ -49,39 +49,40 @@ typedef struct {
     const int32_t *y;     /* IN    (n_samples,) class numbers; NULL to predict */
     const void *weight;   /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
     const int64_t *order; /* IN    rows in the order in which they are visited; NULL: 0, 1, 2, ... */
-    int64_t n_order, n_features, n_classes;
+    int64_t n_order, n_features, n_outputs;
     int storage, index64;
     /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
     const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
-    /* parameters: dense (n_classes, ld); for CSR see _leaf.h, coef has the velocity too */
+    /* parameters: dense (n_outputs, ld); for CSR see _microkernels_isa_real.h, coef has the velocity too */
     void *coef;          /* INOUT real; statistics: (2, ld) */
     void *velocity;      /* INOUT real; dense data where momentum = 0 and chunk = batch need none: NULL */
-    void *intercept;     /* INOUT (n_classes,) real, then its velocity (n_classes,) */
+    void *intercept;     /* INOUT (n_outputs,) real, then its velocity (n_outputs,) */
     const void *l1, *l2; /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
     double momentum;
     int64_t ld;
     int fit_intercept;
     /* scratch */
     void *packed; /* (chunk, ld) real, block after block, zeros before */
-    void *logits; /* (n_blocks + 1, n_classes, chunk) real; the last are the residuals */
+    void *logits; /* (n_blocks + 1, n_outputs, chunk) real; the last are the residuals */
     void *loss;   /* (chunk,) real */
     int64_t chunk, n_blocks;
     const int64_t *block; /* (n_blocks + 1,) columns */
-    /* CSR only: what a feature that does not occur owes. Step 0 is none: it decays the velocity that an epoch begins with */
-    int64_t n_parts;
-    const int64_t *part;   /* (n_parts + 1,) classes */
-    int32_t *stamp;        /* (n_parts, n_features) the first step that a part's parameters of a feature have not taken */
-    const double *drift;   /* (n_batches + 2,) see catch_up */
-    const double *decay;   /* (n_batches + 2,) powers of the momentum */
-    const double *elapsed; /* (n_batches + 2,) sum of the step sizes before each step */
-    void *row;             /* (ld,) real */
+    /* CSR only: the steps that a feature has not taken, since it takes them when it next occurs. Step 0 stands for the decay
+     * of the velocity with which an epoch begins. */
+    int64_t n_pieces;
+    const int64_t *piece; /* (n_pieces + 1,) outputs */
+    int32_t *last_step;  /* (n_pieces, n_features) the minibatch that last updated a feature: the first step it has not taken */
+    const double *drift; /* (n_batches + 2,) sums of the step sizes after a step, decayed: see lagged_step */
+    const double *decay; /* (n_batches + 2,) powers of the momentum */
+    const double *cumulative_lr; /* (n_batches + 2,) sums of the step sizes before a step */
+    void *row;                   /* (ld,) real */
     /* statistics only */
-    const void *first; /* IN    (ld,) real */
+    const void *first_row; /* IN    (ld,) real */
 } skdl_task;
 
-/* A thread's walk through its columns of the rows of its next chunk, to have them in the second cache in time. Rows come in
- * random order, so the processor cannot guess them; and it stalls when too many are asked for at once, so the requests are
- * spread over all products of the current chunk: `rate` / 256 lines for each step of an inner loop. */
+/* A thread's prefetch of its columns of the next chunk's rows into L2. Rows come in random order, so the processor cannot
+ * guess them; and it stalls when too many are requested at once, so the requests are spread over all products of the
+ * current chunk: `rate` / 256 cache lines for each step of an inner loop. */
 typedef struct {
     const skdl_task *task;
     int64_t position, end;   /* in `order` */
@@ -92,29 +93,31 @@ typedef struct {
 
 typedef struct {
     const char *name;
-    void (*plan_fetch)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f0,
-                       int64_t f1, int64_t n_classes);
-    void (*forward)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t f);
+    void (*plan_fetch)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk0,
+                       int64_t blk1, int64_t n_outputs);
+    void (*forward)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk);
     void (*softmax)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale);
-    void (*backward)(const skdl_task *, skdl_fetch *, int64_t n_rows, int64_t f, int64_t c0, int64_t c1, int first, int last,
+    void (*backward)(const skdl_task *, skdl_fetch *, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1, int first, int last,
                      double lr);
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
     void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
-    void (*settle)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *stamp, int32_t until);
-    void (*flush)(const skdl_task *, int64_t c0, int64_t c1, int32_t *stamp, int32_t last);
-    void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t f, double *total);
-} skdl_leaves;
+    void (*lagged_update)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *last_step,
+                          int32_t until);
+    void (*finish_lagged)(const skdl_task *, int64_t c0, int64_t c1, int32_t *last_step, int32_t last);
+    void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
+} skdl_kernels;
 
-/* All threads arrive before one leaves. A wait spins for some microseconds, which is what a phase of a batch takes, then yields,
- * then sleeps: where threads outnumber cores, the one that is waited for needs this core, and a yield alone need not give it.
- * `stop` asks everybody to end the work; whether it had come before the last one arrived is what a wait returns, so all
- * threads get the same answer. */
+/* A barrier that spins for microseconds (the length of a phase), then yields, then sleeps on a futex: with more threads than
+ * cores the thread that is waited for needs this core, and a yield alone may not give it.
+ * `stop` asks all threads to end their work. A wait returns whether that came before the last thread arrived, so all threads
+ * get the same answer. */
 typedef struct { int arrived, round, asleep, stop, stopping; } skdl_barrier;
 
-static inline void skdl_sleep(skdl_barrier *b, int round) /* until the round is another */
+/* Sleeps until another round has begun. */
+static inline void skdl_sleep(skdl_barrier *b, int round)
 {
 #if defined(__linux__)
     __atomic_add_fetch(&b->asleep, 1, __ATOMIC_SEQ_CST);
@@ -174,9 +177,9 @@ static inline double skdl_seconds(void)
 #define SHUFFLE(a, b, mask_type, ...) __builtin_shuffle(a, b, (mask_type){__VA_ARGS__})
 #endif
 
-#define SKDL_JOIN_(f, level, real) skdl_##f##_##level##_##real
-#define SKDL_JOIN(f, level, real) SKDL_JOIN_(f, level, real)
-#define NAME(f) SKDL_JOIN(f, LEVEL, REAL)
+#define SKDL_JOIN_(f, isa, real) skdl_##f##_##isa##_##real
+#define SKDL_JOIN(f, isa, real) SKDL_JOIN_(f, isa, real)
+#define NAME(f) SKDL_JOIN(f, ISA, REAL)
 #define SKDL_STRING_(...) #__VA_ARGS__
 #define SKDL_STRING(...) SKDL_STRING_(__VA_ARGS__)
 
@@ -192,50 +195,50 @@ static inline double skdl_seconds(void)
 #define WHOLE_VECTORS ",prefer-vector-width=512"
 #endif
 
-/* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. Tiles have up to 6 classes. */
+/* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. Tiles have up to 6 outputs. */
 #define FORWARD_ROWS 4
 
-#define LEVEL baseline
+#define ISA baseline
 #define VECTOR_BYTES 16
 #if defined(__aarch64__)
-#define FORWARD_CLASSES 5
-#define BACKWARD_CLASSES 6
+#define FORWARD_OUTPUTS 5
+#define BACKWARD_OUTPUTS 6
 #define BACKWARD_VECTORS 4
 #else
 #if defined(__x86_64__)
 #define X86(f) _mm_##f
 #endif
-#define FORWARD_CLASSES 2
-#define BACKWARD_CLASSES 4
+#define FORWARD_OUTPUTS 2
+#define BACKWARD_OUTPUTS 4
 #define BACKWARD_VECTORS 2
 #endif
-#include "_leaf_types.h"
+#include "_microkernels_isa.h"
 
 #if defined(__x86_64__)
-#define LEVEL avx2
+#define ISA avx2
 #define VECTOR_BYTES 32
 #define X86(f) _mm256_##f
-#define FORWARD_CLASSES 2
-#define BACKWARD_CLASSES 6
+#define FORWARD_OUTPUTS 2
+#define BACKWARD_OUTPUTS 6
 #define BACKWARD_VECTORS 2
 TARGET_BEGIN("avx2,fma,f16c")
-#include "_leaf_types.h"
+#include "_microkernels_isa.h"
 TARGET_END
 
-#define LEVEL avx512
+#define ISA avx512
 #define VECTOR_BYTES 64
 #define X86(f) _mm512_##f
-#define FORWARD_CLASSES 6
-#define BACKWARD_CLASSES 6
+#define FORWARD_OUTPUTS 6
+#define BACKWARD_OUTPUTS 6
 #define BACKWARD_VECTORS 4
 TARGET_BEGIN("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c" WHOLE_VECTORS)
-#include "_leaf_types.h"
+#include "_microkernels_isa.h"
 TARGET_END
 #endif
 
-/* The number of instruction sets that this processor has; they are numbered from the plainest. Every processor with AVX2 and FMA
- * has F16C, which older compilers cannot ask for. */
-static inline int skdl_n_levels(void)
+/* The number of instruction sets (ISAs) that this processor has; they are numbered from the plainest. Every processor with
+ * AVX2 and FMA has F16C, which older compilers cannot ask for. */
+static inline int skdl_n_isas(void)
 {
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -248,12 +251,12 @@ static inline int skdl_n_levels(void)
 #endif
 }
 
-static inline const skdl_leaves *skdl_get_leaves(int level, int is_double)
+static inline const skdl_kernels *skdl_select_isa(int isa, int is_double)
 {
 #if defined(__x86_64__)
-    if (level == 2) return is_double ? &skdl_leaves_avx512_double : &skdl_leaves_avx512_float;
-    if (level == 1) return is_double ? &skdl_leaves_avx2_double : &skdl_leaves_avx2_float;
+    if (isa == 2) return is_double ? &skdl_kernels_avx512_double : &skdl_kernels_avx512_float;
+    if (isa == 1) return is_double ? &skdl_kernels_avx2_double : &skdl_kernels_avx2_float;
 #endif
-    return is_double ? &skdl_leaves_baseline_double : &skdl_leaves_baseline_float;
+    return is_double ? &skdl_kernels_baseline_double : &skdl_kernels_baseline_float;
 }
 #endif
