@@ -1,30 +1,38 @@
 """The CPU kernels: what is computed in which order and by which thread.
 
-The functions check nothing, allocate nothing that grows with the data, and hold no GIL; `_openmp.py` prepares their
-arguments. The loops inside are the leaves of `_microkernels_isa_real.h`. `real` below is float or double, the type in which a fit
-computes; data come as the bytes of their storage type (`STORAGE`) and are converted in registers.
+The functions check nothing but types and contiguity, allocate nothing that grows with the data, and hold no GIL;
+`skdl.openmp` prepares their arguments. The inner loops are the micro-kernels of `_microkernels_isa_real.h`, in one version
+for each instruction set and for float and double: `real` below is the one in which a fit computes. Data stay in their
+storage type (`STORAGE`) and are converted in registers.
 
 How threads share an epoch. Dense data: a thread owns blocks of columns. For each chunk of a minibatch (usually the
 whole of it) it
 
 1. packs its columns of the rows and multiplies them into partial logits;            -- wait for all --
-2. makes residuals of some of the rows, all classes (softmax);                       -- wait for all --
+2. makes residuals of some of the rows, all outputs (softmax);                       -- wait for all --
 3. multiplies the residuals with its columns and updates its columns of W in place.
 
-CSR data: a thread owns some of the classes, in the parameters of every feature. It brings its parameters of a minibatch's
+CSR data: a thread owns some of the outputs, in the parameters of every feature. It brings its parameters of a minibatch's
 features up to date before 1, and in 3 it adds to their velocity; rows are shared in 2. Each sum runs in one order that
 depends on the shapes alone, so every number of threads gives the same bits.
 
 Where an epoch or a prediction takes long, thread 0 looks ten times a second whether the user wants to stop (Ctrl-C).
 """
 
+cimport cython
 from cython.parallel cimport parallel
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
+import numpy as np
+
 ctypedef fused real:
     float
     double
+
+ctypedef fused index:
+    int32_t
+    int64_t
 
 cdef extern from "Python.h":
     int run_signal_handlers "PyErr_CheckSignals"()
@@ -38,38 +46,51 @@ cdef extern from "_microkernels.h" nogil:
     int omp_get_max_threads()
     double skdl_seconds()
 
-    ctypedef struct skdl_task:
+    ctypedef struct skdl_data:
         const char* X
         const char* indices
         const char* indptr
         const int32_t* y
         const void* weight
-        const int64_t* order
-        int64_t n_order, n_features, n_outputs
+        int64_t n_features
         int storage, index64
-        const void* mean
-        const void* scale
+
+    ctypedef struct skdl_model:
         void* coef
         void* velocity
         void* intercept
+        const void* mean
+        const void* scale
         const void* l1
         const void* l2
         double momentum
-        int64_t ld
+        int64_t n_outputs, ld
         int fit_intercept
+
+    ctypedef struct skdl_scratch:
         void* packed
         void* logits
         void* loss
         int64_t chunk, n_blocks
         const int64_t* block
+
+    ctypedef struct skdl_lags:
         int64_t n_pieces
         const int64_t* piece
         int32_t* last_step
         const double* drift
         const double* decay
         const double* cumulative_lr
-        void* row
+
+    ctypedef struct skdl_task:
+        skdl_data data
+        skdl_model model
+        skdl_scratch scratch
+        skdl_lags lags
+        const int64_t* order
+        int64_t n_order
         const void* first_row
+        void* extremes
 
     ctypedef struct skdl_fetch:
         pass
@@ -103,6 +124,7 @@ STORAGE = {"float64": SKDL_FLOAT64, "float32": SKDL_FLOAT32, "float16": SKDL_FLO
            "bool": SKDL_UINT8, "int8": SKDL_INT8}
 PAD = SKDL_PAD
 OPENMP = bool(SKDL_OPENMP)
+INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
 
 
 def max_threads():
@@ -115,8 +137,147 @@ def instruction_sets():
     return [skdl_select_isa(isa, 0).name.decode() for isa in range(skdl_n_isas())]
 
 
+# ---- what the kernels work on
+
+@cython.boundscheck(False)  # an array without elements has an address, too
+cdef const void* address(array, dtype, list kept) except? NULL:
+    """The address of a C-contiguous array of this type, which `kept` keeps alive; NULL for None."""
+    cdef const unsigned char[::1] memory
+    if array is None:
+        return NULL
+    if array.dtype != dtype or not array.flags.c_contiguous:
+        raise TypeError(f"expected a C-contiguous array of {dtype}, got {array.dtype} with strides {array.strides}")
+    memory = array.reshape(-1).view(np.uint8)
+    kept.append(array)
+    return &memory[0]
+
+
+cdef class Data:
+    """Rows to train on or to predict: dense, or CSR where there are indices and indptr."""
+
+    cdef skdl_data c
+    cdef list kept
+    cdef object dtype
+
+    def __init__(
+        self,
+        values,          # IN     (n_samples, n_features), a type of STORAGE; CSR: (nnz,) float32 or float64
+        n_features,
+        y=None,          # IN     (n_samples,) int32 class numbers
+        weight=None,     # IN     (n_samples,) real, mean 1; None: all are 1
+        indices=None,    # IN     (nnz,) int32 or int64
+        indptr=None,     # IN     (n_samples + 1,) like indices
+    ):
+        self.kept, self.dtype = [], None if weight is None else weight.dtype
+        self.c.X = <const char*>address(values, values.dtype, self.kept)
+        self.c.storage, self.c.n_features = STORAGE[values.dtype.name], n_features
+        self.c.y = <const int32_t*>address(y, INT32, self.kept)
+        self.c.weight = address(weight, self.dtype, self.kept)
+        if indptr is not None:
+            self.c.index64 = indptr.dtype == INT64
+            index_type = INT64 if self.c.index64 else INT32
+            self.c.indices = <const char*>address(indices, index_type, self.kept)
+            self.c.indptr = <const char*>address(indptr, index_type, self.kept)
+
+
+cdef class Model:
+    """Parameters, the coordinates they are for, and how they step. The type of coef is `real`."""
+
+    cdef skdl_model c
+    cdef list kept
+    cdef object dtype
+
+    def __init__(
+        self,
+        coef,               # INOUT  (n_outputs, ld); CSR: (2 n_features, ld), see _microkernels_isa_real.h
+        intercept,          # INOUT  (2, n_outputs) and its velocity; to predict (1, n_outputs)
+        velocity=None,      # INOUT  like coef; None for CSR, and where momentum = 0 and a chunk holds a minibatch
+        mean=None,          # IN     (ld,) or None; CSR: None
+        scale=None,         # IN     (ld,) or None; CSR: (n_features,)
+        l1=None,            # IN     like scale, or None: penalty on each feature's coefficients
+        l2=None,            # IN     like l1
+        momentum=0.0,
+        fit_intercept=True,
+    ):
+        self.kept, self.dtype = [], coef.dtype
+        self.c.coef = <void*>address(coef, self.dtype, self.kept)
+        self.c.intercept = <void*>address(intercept, self.dtype, self.kept)
+        self.c.velocity = <void*>address(velocity, self.dtype, self.kept)
+        self.c.mean, self.c.scale = address(mean, self.dtype, self.kept), address(scale, self.dtype, self.kept)
+        self.c.l1, self.c.l2 = address(l1, self.dtype, self.kept), address(l2, self.dtype, self.kept)
+        self.c.n_outputs, self.c.ld = intercept.shape[1], coef.shape[1]
+        self.c.momentum, self.c.fit_intercept = momentum, fit_intercept
+
+
+cdef class Scratch:
+    """Where a chunk of rows is worked on. The type of packed is `real`."""
+
+    cdef skdl_scratch c
+    cdef list kept
+    cdef object dtype
+
+    def __init__(
+        self,
+        chunk,           # rows of a chunk
+        block,           # IN     (n_blocks + 1,) int64 columns; CSR: one block
+        packed,          # OUT    (chunk * ld,) zeros before; CSR: (ld,)
+        logits=None,     # OUT    ((n_blocks + 1) * n_outputs * chunk,); None for statistics
+        loss=None,       # OUT    (chunk,); None to predict and for statistics
+    ):
+        self.kept, self.dtype = [], packed.dtype
+        self.c.chunk, self.c.n_blocks = chunk, len(block) - 1
+        self.c.block = <const int64_t*>address(block, INT64, self.kept)
+        self.c.packed = <void*>address(packed, self.dtype, self.kept)
+        self.c.logits = <void*>address(logits, self.dtype, self.kept)
+        self.c.loss = <void*>address(loss, self.dtype, self.kept)
+
+
+cdef class Lags:
+    """CSR's record of the steps that features have not taken."""
+
+    cdef skdl_lags c
+    cdef list kept, kept_tables
+
+    def __init__(
+        self,
+        piece,           # IN     (n_pieces + 1,) int64: outputs [piece[i], piece[i + 1]) have a piece of memory of their own
+        last_step,       # INOUT  (n_pieces, n_features) int32, zeros before and after an epoch
+    ):
+        self.kept, self.kept_tables = [], []
+        self.c.n_pieces = len(piece) - 1
+        self.c.piece = <const int64_t*>address(piece, INT64, self.kept)
+        self.c.last_step = <int32_t*>address(last_step, INT32, self.kept)
+
+    def set_tables(self, drift, decay, cumulative_lr):
+        """Those of the next epoch, `skdl._backends.lag_tables`, each (n_batches + 2,) float64."""
+        self.kept_tables = []
+        self.c.drift = <const double*>address(drift, FLOAT64, self.kept_tables)
+        self.c.decay = <const double*>address(decay, FLOAT64, self.kept_tables)
+        self.c.cumulative_lr = <const double*>address(cumulative_lr, FLOAT64, self.kept_tables)
+
+
+cdef const skdl_kernels* select_kernels(int isa, dtype, other_dtype=None) except NULL:
+    """The micro-kernels for arrays of this type."""
+    if other_dtype is not None and other_dtype != dtype:
+        raise TypeError(f"expected arrays of one type, got {dtype} and {other_dtype}")
+    return skdl_select_isa(isa, dtype == FLOAT64)
+
+
+# ---- threads
+
+# A thread of a parallel region.
+cdef struct Worker:
+    skdl_barrier* barrier
+    int thread, n_threads
+    double last_poll
+
+
+cdef inline Worker this_worker(skdl_barrier* barrier) noexcept nogil:
+    return Worker(barrier, omp_get_thread_num(), omp_get_num_threads(), skdl_seconds())
+
+
 cdef bint interrupted(double* last_poll) noexcept nogil:
-    """Whether a signal handler has raised, as Ctrl-C's does; its exception is pending then. Asks at most every 0.1 s."""
+    """Whether a signal handler has raised, as Ctrl-C's does; its exception is pending then. Looks at most every 0.1 s."""
     cdef double now = skdl_seconds()
     if now - last_poll[0] < 0.1:
         return False
@@ -125,10 +286,10 @@ cdef bint interrupted(double* last_poll) noexcept nogil:
         return run_signal_handlers() != 0
 
 
-cdef inline void poll_signals(skdl_barrier* barrier, int thread, double* last_poll) noexcept nogil:
-    """Thread 0 asks for all, and tells the others."""
-    if thread == 0 and interrupted(last_poll):
-        skdl_stop(barrier)
+cdef inline void poll_signals(Worker* me) noexcept nogil:
+    """Thread 0 looks for all, and tells the others."""
+    if me.thread == 0 and interrupted(&me.last_poll):
+        skdl_stop(me.barrier)
 
 
 cdef int raise_pending(bint stopped) except -1:
@@ -141,294 +302,242 @@ cdef inline int64_t n_units(int64_t n, int64_t unit) noexcept nogil:
     return (n + unit - 1) // unit
 
 
-cdef inline int64_t share(int64_t n, int64_t part, int64_t n_pieces) noexcept nogil:
-    """Where part `part` begins when n units are shared as evenly as can be."""
-    return n * part // n_pieces
+cdef inline int64_t share(int64_t n, int64_t i, int64_t n_shares) noexcept nogil:
+    """Where share i begins when n things are shared as evenly as possible."""
+    return n * i // n_shares
 
 
-cdef inline int64_t share_rows(int64_t n_rows, int64_t part, int64_t n_pieces) noexcept nogil:
+cdef inline int64_t share_rows(int64_t n_rows, int64_t i, int64_t n_shares) noexcept nogil:
     """The same for rows, in groups of SKDL_PAD, the last of which may be smaller."""
-    return min(SKDL_PAD * share(n_units(n_rows, SKDL_PAD), part, n_pieces), n_rows)
+    return min(SKDL_PAD * share(n_units(n_rows, SKDL_PAD), i, n_shares), n_rows)
 
 
-cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, int64_t begin, int64_t stop,
-                         int64_t start, int64_t n_rows, double lr, int thread, int n_threads, double* last_poll,
-                         double* loss) noexcept nogil:
-    """Step 2, on the chunk at `start` of the minibatch [begin, stop), with both waits; return whether to stop."""
-    if skdl_wait(barrier, n_threads):
+# ---- training
+
+# A chunk [start, start + n_rows) of the minibatch [begin, stop), positions in `order`.
+cdef struct Chunk:
+    int64_t begin, stop, start, n_rows
+    double lr
+
+
+cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, Chunk* chunk, Worker* me, double* loss) noexcept nogil:
+    """Step 2, with both waits; return whether to stop."""
+    cdef int64_t n_rows = chunk.n_rows
+    if skdl_wait(me.barrier, me.n_threads):
         return True
-    kernels.softmax(t, start, share_rows(n_rows, thread, n_threads), share_rows(n_rows, thread + 1, n_threads), n_rows,
-                 1.0 / (stop - begin))
-    poll_signals(barrier, thread, last_poll)
-    if skdl_wait(barrier, n_threads):
+    kernels.softmax(t, chunk.start, share_rows(n_rows, me.thread, me.n_threads),
+                    share_rows(n_rows, me.thread + 1, me.n_threads), n_rows, 1.0 / (chunk.stop - chunk.begin))
+    poll_signals(me)
+    if skdl_wait(me.barrier, me.n_threads):
         return True
-    if thread == 0:
+    if me.thread == 0:
         loss[0] += kernels.sum_loss(t, n_rows)
-        if t.fit_intercept:
-            kernels.step_intercept(t, n_rows, start == begin, start + n_rows == stop, lr)
+        if t.model.fit_intercept:
+            kernels.step_intercept(t, n_rows, chunk.start == chunk.begin, chunk.start + n_rows == chunk.stop, chunk.lr)
     return False
 
 
 cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
-                      const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
-    cdef int64_t batch, n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, blk
-    # Threads beyond the number of blocks share a block: its rows in step 1, its classes in step 3.
-    cdef int64_t n_groups = min(<int64_t>n_threads, t.n_blocks)
-    cdef int64_t n_sharing = n_threads // n_groups
-    cdef int64_t group = thread % n_groups, part = thread // n_groups
-    cdef int64_t blk0 = share(t.n_blocks, group, n_groups), blk1 = share(t.n_blocks, group + 1, n_groups)
-    cdef int64_t c0 = share(t.n_outputs, part, n_sharing), c1 = share(t.n_outputs, part + 1, n_sharing)
+                      const double* step_sizes, double* loss) noexcept nogil:
+    cdef Worker me = this_worker(barrier)
+    cdef Chunk chunk
+    cdef int64_t batch, i, blk, n_blocks = t.scratch.n_blocks, n_outputs = t.model.n_outputs
+    # Threads beyond the number of blocks share a block: its rows in step 1, its outputs in step 3.
+    cdef int64_t n_groups = min(<int64_t>me.n_threads, n_blocks)
+    cdef int64_t n_sharing = me.n_threads // n_groups
+    cdef int64_t group = me.thread % n_groups, rank = me.thread // n_groups
+    cdef int64_t blk0 = share(n_blocks, group, n_groups), blk1 = share(n_blocks, group + 1, n_groups)
+    cdef int64_t c0 = share(n_outputs, rank, n_sharing), c1 = share(n_outputs, rank + 1, n_sharing)
     cdef int64_t r0, r1
     cdef int first, last
-    cdef double last_poll = skdl_seconds()
     cdef skdl_fetch fetch
-    if part >= n_sharing:
+    if rank >= n_sharing:
         blk1 = blk0
-    for batch in range(n_batches):
-        begin = batch * batch_size
-        stop = min(begin + batch_size, t.n_order)
-        for chunk in range(n_units(stop - begin, t.chunk)):
-            start = begin + chunk * t.chunk
-            n_rows = min(t.chunk, stop - start)
-            first, last = start == begin, start + n_rows == stop
-            r0, r1 = share_rows(n_rows, part, n_sharing), share_rows(n_rows, part + 1, n_sharing)
-            kernels.plan_fetch(t, &fetch, start + n_rows, r0, r1, n_rows, blk0, blk1, c1 - c0)
+    for batch in range(n_units(t.n_order, batch_size)):
+        chunk.begin, chunk.lr = batch * batch_size, step_sizes[batch]
+        chunk.stop = min(chunk.begin + batch_size, t.n_order)
+        for i in range(n_units(chunk.stop - chunk.begin, t.scratch.chunk)):
+            chunk.start = chunk.begin + i * t.scratch.chunk
+            chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
+            first, last = chunk.start == chunk.begin, chunk.start + chunk.n_rows == chunk.stop
+            r0, r1 = share_rows(chunk.n_rows, rank, n_sharing), share_rows(chunk.n_rows, rank + 1, n_sharing)
+            kernels.plan_fetch(t, &fetch, chunk.start + chunk.n_rows, r0, r1, chunk.n_rows, blk0, blk1, c1 - c0)
             for blk in range(blk0, blk1):
-                kernels.forward(t, &fetch, start, r0, r1, n_rows, blk)
-            if make_residuals(kernels, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &last_poll, loss):
+                kernels.forward(t, &fetch, chunk.start, r0, r1, chunk.n_rows, blk)
+            if make_residuals(kernels, t, &chunk, &me, loss):
                 return
             for blk in range(blk0, blk1):
-                kernels.backward(t, &fetch, n_rows, blk, c0, c1, first, last, step_sizes[batch])
+                kernels.backward(t, &fetch, chunk.n_rows, blk, c0, c1, first, last, chunk.lr)
             # The next chunk reads columns that another thread has just written.
-            if n_sharing > 1 and skdl_wait(barrier, n_threads):
+            if n_sharing > 1 and skdl_wait(barrier, me.n_threads):
                 return
 
 
 cdef void train_sparse(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
-                       const double* step_sizes, int thread, int n_threads, double* loss) noexcept nogil:
-    cdef int64_t n_batches = n_units(t.n_order, batch_size), begin, stop, chunk, start, n_rows, part
-    # A part for each thread, or several: OpenMP may start fewer than it was last_poll for.
-    cdef int64_t p0 = share(t.n_pieces, thread, n_threads), p1 = share(t.n_pieces, thread + 1, n_threads)
+                       const double* step_sizes, double* loss) noexcept nogil:
+    cdef Worker me = this_worker(barrier)
+    cdef Chunk chunk
+    cdef int64_t n_batches = n_units(t.n_order, batch_size), n_chunks, i, p, n_features = t.data.n_features
+    cdef const int64_t* piece = t.lags.piece
+    cdef int32_t* last_step = t.lags.last_step
+    # A piece for each thread, or several: OpenMP may start fewer than it was asked for.
+    cdef int64_t p0 = share(t.lags.n_pieces, me.thread, me.n_threads)
+    cdef int64_t p1 = share(t.lags.n_pieces, me.thread + 1, me.n_threads)
     cdef int32_t batch
-    cdef double last_poll = skdl_seconds()
     for batch in range(n_batches):
-        begin = batch * batch_size
-        stop = min(begin + batch_size, t.n_order)
-        for chunk in range(n_units(stop - begin, t.chunk)):
-            start = begin + chunk * t.chunk
-            for part in range(p0, p1):
-                kernels.lagged_update(t, start, min(t.chunk, stop - start), t.piece[part], t.piece[part + 1],
-                            t.last_step + part * t.n_features, batch + 1)
-            poll_signals(barrier, thread, &last_poll)
+        chunk.begin, chunk.lr = batch * batch_size, step_sizes[batch]
+        chunk.stop = min(chunk.begin + batch_size, t.n_order)
+        n_chunks = n_units(chunk.stop - chunk.begin, t.scratch.chunk)
+        for i in range(n_chunks):
+            chunk.start = chunk.begin + i * t.scratch.chunk
+            chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
+            for p in range(p0, p1):
+                kernels.lagged_update(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1], last_step + p * n_features, batch + 1)
+            poll_signals(&me)
             if skdl_stopped(barrier):
                 break
-        for chunk in range(n_units(stop - begin, t.chunk)):
-            start = begin + chunk * t.chunk
-            n_rows = min(t.chunk, stop - start)
-            for part in range(p0, p1):
-                kernels.sparse_forward(t, start, n_rows, t.piece[part], t.piece[part + 1])
-            if make_residuals(kernels, t, barrier, begin, stop, start, n_rows, step_sizes[batch], thread, n_threads, &last_poll, loss):
+        for i in range(n_chunks):
+            chunk.start = chunk.begin + i * t.scratch.chunk
+            chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
+            for p in range(p0, p1):
+                kernels.sparse_forward(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1])
+            if make_residuals(kernels, t, &chunk, &me, loss):
                 return
-            for part in range(p0, p1):
-                kernels.sparse_backward(t, start, n_rows, t.piece[part], t.piece[part + 1])
-    for part in range(p0, p1):
-        kernels.finish_lagged(t, t.piece[part], t.piece[part + 1], t.last_step + part * t.n_features, <int32_t>n_batches)
+            for p in range(p0, p1):
+                kernels.sparse_backward(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1])
+    for p in range(p0, p1):
+        kernels.finish_lagged(t, piece[p], piece[p + 1], last_step + p * n_features, <int32_t>n_batches)
 
 
 def run_epoch(
-    real[:, ::1] coef,                   # INOUT  (n_outputs, ld); CSR: (2 n_features, ld). First, since its type decides `real`
-    const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size); CSR: (1, nnz * item size)
-    const unsigned char[::1] indices,    # IN     CSR's column numbers as bytes; None: X is dense
-    const unsigned char[::1] indptr,     # IN     CSR's row ends as bytes; None: X is dense
-    int storage,
-    bint index64,
-    int64_t n_features,
-    const int32_t[::1] y,                # IN     (n_samples,) class numbers
-    const real[::1] weight,              # IN     (n_samples,) with mean 1, or None
-    const int64_t[::1] order,            # IN     (n_order,) rows in the order in which they are visited
+    Data data not None,
+    Model model not None,
+    Scratch scratch not None,
+    Lags lags,                                # CSR only
+    const int64_t[::1] order not None,        # IN     (n_order,) rows in the order in which they are visited
+    const double[::1] step_sizes not None,    # IN     (n_batches,)
     int64_t batch_size,
-    const double[::1] step_sizes,        # IN     (n_batches,)
-    const real[::1] mean,                # IN     (ld,) or None
-    const real[::1] scale,               # IN     (ld,); CSR: (n_features,); or None
-    real[:, ::1] velocity,               # INOUT  like coef, or None; CSR: None
-    real[:, ::1] intercept,              # INOUT  (2, n_outputs) and its velocity
-    bint fit_intercept,
-    const real[::1] l1,                  # IN     like scale, or None: penalty on each feature's coefficients
-    const real[::1] l2,                  # IN     like l1
-    double momentum,
-    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns; CSR: one block
-    real[::1] packed,                    # OUT    (chunk * ld,) zeros before; CSR: (ld,)
-    real[::1] logits,                    # OUT    ((n_blocks + 1) * n_outputs * chunk,)
-    real[::1] loss,                      # OUT    (chunk,)
-    const int64_t[::1] piece,            # IN     (n_pieces + 1,) classes, CSR only
-    int32_t[:, ::1] last_step,               # INOUT  (n_pieces, n_features) zeros before and after, CSR only
-    const double[::1] drift,             # IN     (n_batches + 2,), CSR only
-    const double[::1] decay,             # IN     (n_batches + 2,) powers of the momentum, CSR only
-    const double[::1] cumulative_lr,           # IN     (n_batches + 2,), CSR only
     int n_threads,
     int isa,
 ):
     """Train one epoch in one parallel region; return the sum over the rows of weight times loss."""
+    cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, data.dtype)
     cdef skdl_task task
     cdef skdl_barrier barrier
     cdef double total = 0
     memset(&task, 0, sizeof(skdl_task))
     memset(&barrier, 0, sizeof(skdl_barrier))
-    task.X = <const char*>&X[0, 0]
-    if indptr is not None:
-        task.indices, task.indptr = <const char*>&indices[0], <const char*>&indptr[0]
-        task.piece, task.n_pieces = &piece[0], piece.shape[0] - 1
-        task.last_step, task.drift, task.decay, task.cumulative_lr = &last_step[0, 0], &drift[0], &decay[0], &cumulative_lr[0]
-        task.row = &packed[0]
-    else:
-        task.packed = &packed[0]
-    task.storage, task.index64 = storage, index64
-    task.y, task.order, task.n_order = &y[0], &order[0], order.shape[0]
-    task.n_features, task.n_outputs = n_features, intercept.shape[1]
-    if weight is not None:
-        task.weight = &weight[0]
-    if mean is not None:
-        task.mean = &mean[0]
-    if scale is not None:
-        task.scale = &scale[0]
-    task.coef, task.ld, task.intercept = &coef[0, 0], coef.shape[1], &intercept[0, 0]
-    if velocity is not None:
-        task.velocity = &velocity[0, 0]
-    task.fit_intercept, task.momentum = fit_intercept, momentum
-    if l1 is not None:
-        task.l1 = &l1[0]
-    if l2 is not None:
-        task.l2 = &l2[0]
-    task.logits, task.loss, task.chunk = &logits[0], &loss[0], loss.shape[0]
-    task.block, task.n_blocks = &block[0], block.shape[0] - 1
-
-    cdef const skdl_kernels* kernels = skdl_select_isa(isa, real is double)
+    task.data, task.model, task.scratch = data.c, model.c, scratch.c
+    task.order, task.n_order = &order[0], order.shape[0]
+    if lags is not None:
+        task.lags = lags.c
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        if task.indptr != NULL:
-            train_sparse(kernels, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
-                         omp_get_num_threads(), &total)
+        if task.data.indptr != NULL:
+            train_sparse(kernels, &task, &barrier, batch_size, &step_sizes[0], &total)
         else:
-            train_dense(kernels, &task, &barrier, batch_size, &step_sizes[0], omp_get_thread_num(),
-                        omp_get_num_threads(), &total)
+            train_dense(kernels, &task, &barrier, batch_size, &step_sizes[0], &total)
     raise_pending(barrier.stop)
     return total
 
 
-cdef void predict_worker(const skdl_kernels* kernels, const skdl_task* shared, skdl_barrier* barrier, int64_t item_size, char* out,
-                 int thread, int n_threads) noexcept nogil:
+# ---- prediction
+
+cdef void predict_worker(const skdl_kernels* kernels, const skdl_task* shared, skdl_barrier* barrier, int64_t item_size,
+                         char* out) noexcept nogil:
+    cdef Worker me = this_worker(barrier)
     cdef skdl_task t = shared[0]
-    cdef int64_t start, blk, n_rows, c, n_chunks
-    cdef double last_poll = skdl_seconds()
+    cdef skdl_scratch* scratch = &t.scratch
+    cdef int64_t start, blk, n_rows, i, n_outputs = t.model.n_outputs, n_chunks = n_units(t.n_order, scratch.chunk)
     cdef skdl_fetch fetch
-    t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
-    t.logits = <char*>shared.logits + thread * t.n_blocks * t.n_outputs * t.chunk * item_size
-    n_chunks = n_units(t.n_order, t.chunk)
-    for c in range(share(n_chunks, thread, n_threads), share(n_chunks, thread + 1, n_threads)):
-        start = c * t.chunk
-        n_rows = min(t.chunk, t.n_order - start)
-        kernels.plan_fetch(&t, &fetch, start + n_rows, 0, n_rows, 0, 0, t.n_blocks, 0)
-        for blk in range(t.n_blocks):
+    scratch.packed = <char*>scratch.packed + me.thread * scratch.chunk * t.model.ld * item_size
+    scratch.logits = <char*>scratch.logits + me.thread * scratch.n_blocks * n_outputs * scratch.chunk * item_size
+    for i in range(share(n_chunks, me.thread, me.n_threads), share(n_chunks, me.thread + 1, me.n_threads)):
+        start = i * scratch.chunk
+        n_rows = min(scratch.chunk, t.n_order - start)
+        kernels.plan_fetch(&t, &fetch, start + n_rows, 0, n_rows, n_rows, 0, scratch.n_blocks, 0)
+        for blk in range(scratch.n_blocks):
             kernels.forward(&t, &fetch, start, 0, n_rows, n_rows, blk)
-        kernels.write_logits(&t, n_rows, out + start * t.n_outputs * item_size)
-        poll_signals(barrier, thread, &last_poll)
+        kernels.write_logits(&t, n_rows, out + start * n_outputs * item_size)
+        poll_signals(&me)
         if skdl_stopped(barrier):
             return
 
 
 def decision_function(
-    const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
-    int storage,
-    int64_t n_features,
-    const int64_t[::1] rows,             # IN     (n_rows,) the rows that are last_poll for; None: all
-    const real[:, ::1] coef,             # IN     (n_outputs, ld)
-    const real[::1] intercept,           # IN     (n_outputs,)
-    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns
-    int64_t chunk,
-    real[::1] packed,                    # OUT    (n_threads * chunk * ld,)
-    real[::1] logits,                    # OUT    (n_threads * n_blocks * n_outputs * chunk,)
-    real[:, ::1] out,                    # OUT    (n_rows, n_outputs)
+    Data data not None,
+    Model model not None,
+    Scratch scratch not None,            # for each of n_threads: packed (chunk * ld,) and logits (n_blocks * n_outputs * chunk,)
+    const int64_t[::1] rows,             # IN     (n_rows,) the rows to predict; None: all
+    real[:, ::1] out not None,           # OUT    (n_rows, n_outputs)
     int n_threads,
     int isa,
 ):
     """Logits X W^T + b of dense rows."""
+    cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, scratch.dtype)
     cdef skdl_task task
     cdef skdl_barrier barrier
     memset(&task, 0, sizeof(skdl_task))
     memset(&barrier, 0, sizeof(skdl_barrier))
-    task.X, task.storage = <const char*>&X[0, 0], storage
-    task.n_features, task.n_outputs, task.n_order = n_features, coef.shape[0], out.shape[0]
+    task.data, task.model, task.scratch = data.c, model.c, scratch.c
+    task.n_order = out.shape[0]
     if rows is not None:
         task.order = &rows[0]
-    task.coef, task.ld, task.intercept = <void*>&coef[0, 0], coef.shape[1], <void*>&intercept[0]
-    task.block, task.n_blocks = &block[0], block.shape[0] - 1
-    task.packed, task.logits, task.chunk = &packed[0], &logits[0], chunk
-    cdef const skdl_kernels* kernels = skdl_select_isa(isa, real is double)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        predict_worker(kernels, &task, &barrier, sizeof(real), <char*>&out[0, 0], omp_get_thread_num(), omp_get_num_threads())
+        predict_worker(kernels, &task, &barrier, sizeof(real), <char*>&out[0, 0])
     raise_pending(barrier.stop)
 
 
-cdef void column_statistics_worker(const skdl_kernels* kernels, const skdl_task* shared, skdl_barrier* barrier, int64_t item_size, int64_t n_pieces,
-                   double* total, int thread, int n_threads) noexcept nogil:
+# ---- statistics
+
+cdef void column_statistics_worker(const skdl_kernels* kernels, const skdl_task* shared, skdl_barrier* barrier,
+                                   int64_t item_size, int64_t n_row_parts, double* total) noexcept nogil:
+    cdef Worker me = this_worker(barrier)
     cdef skdl_task t = shared[0]
-    cdef int64_t n_chunks = n_units(t.n_order, t.chunk), part, c, blk, start, blk0 = 0, blk1 = t.n_blocks
-    cdef int64_t p0 = share(n_pieces, thread, n_threads), p1 = share(n_pieces, thread + 1, n_threads)
-    cdef double last_poll = skdl_seconds()
-    if n_pieces == 1:
-        p0, p1 = 0, 1
-        blk0, blk1 = share(t.n_blocks, thread, n_threads), share(t.n_blocks, thread + 1, n_threads)
+    cdef int64_t chunk = t.scratch.chunk, ld = t.model.ld, n_chunks = n_units(t.n_order, chunk), part, i, blk, start
+    cdef int64_t part0 = share(n_row_parts, me.thread, me.n_threads)
+    cdef int64_t part1 = share(n_row_parts, me.thread + 1, me.n_threads)
+    cdef int64_t blk0 = 0, blk1 = t.scratch.n_blocks
+    if n_row_parts == 1:
+        part0, part1 = 0, 1
+        blk0, blk1 = share(blk1, me.thread, me.n_threads), share(blk1, me.thread + 1, me.n_threads)
     else:
-        t.packed = <char*>shared.packed + thread * t.chunk * t.ld * item_size
-    for part in range(p0, p1):
-        t.coef = <char*>shared.coef + part * 2 * t.ld * item_size
-        for c in range(share(n_chunks, part, n_pieces), share(n_chunks, part + 1, n_pieces)):
-            start = c * t.chunk
+        t.scratch.packed = <char*>t.scratch.packed + me.thread * chunk * ld * item_size
+    for part in range(part0, part1):
+        t.extremes = <char*>shared.extremes + part * 2 * ld * item_size
+        for i in range(share(n_chunks, part, n_row_parts), share(n_chunks, part + 1, n_row_parts)):
+            start = i * chunk
             for blk in range(blk0, blk1):
-                kernels.statistics(&t, start, min(t.chunk, t.n_order - start), blk, total + part * 2 * t.ld)
-            poll_signals(barrier, thread, &last_poll)
+                kernels.statistics(&t, start, min(chunk, t.n_order - start), blk, total + part * 2 * ld)
+            poll_signals(&me)
             if skdl_stopped(barrier):
                 return
 
 
 def column_statistics(
-    const real[::1] first,               # IN     (ld,) some row, about which the sums are taken
-    real[:, :, ::1] extremes,            # INOUT  (n_pieces, 2, ld) minimum and maximum; infinity and its opposite before
-    real[::1] packed,                    # OUT    (chunk * ld,) zeros before; for each thread where they share the parts
-    int64_t chunk,
-    const unsigned char[:, ::1] X,       # IN     (n_samples, n_features * item size)
-    int storage,
-    int64_t n_features,
-    const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
-    const real[::1] weight,              # IN     (n_samples,) or None
-    const int64_t[::1] block,            # IN     (n_blocks + 1,) columns
-    double[:, :, ::1] total,             # OUT    (n_pieces, 2, ld) weighted sum and sum of squares of x - first; zeros before
+    Data data not None,
+    Scratch scratch not None,                # packed (chunk * ld,), for each thread where they share the parts of the rows
+    const int64_t[::1] rows not None,        # IN     (n_rows,) the rows that count
+    const real[::1] first_row not None,      # IN     (ld,) the first of them, about which the sums are taken
+    real[:, :, ::1] extremes not None,       # INOUT  (n_row_parts, 2, ld) minimum and maximum; inf and -inf before
+    double[:, :, ::1] total not None,        # OUT    (n_row_parts, 2, ld) weighted sums of x - first and its square; zeros before
     int n_threads,
     int isa,
 ):
-    """Sums, minimum and maximum of each column of dense rows, for each of n_pieces even parts of the rows.
+    """Sums, minimum and maximum of each column of dense rows, for each of n_row_parts even parts of the rows.
 
-    Threads share the parts or, where there is one, the blocks of columns.
+    Threads share these parts or, where there is one, the blocks of columns.
     """
+    cdef const skdl_kernels* kernels = select_kernels(isa, scratch.dtype, data.dtype)
     cdef skdl_task task
     cdef skdl_barrier barrier
     memset(&task, 0, sizeof(skdl_task))
     memset(&barrier, 0, sizeof(skdl_barrier))
-    task.X, task.storage, task.n_features = <const char*>&X[0, 0], storage, n_features
-    task.order, task.n_order, task.ld = &rows[0], rows.shape[0], first.shape[0]
-    if weight is not None:
-        task.weight = &weight[0]
-    task.block, task.n_blocks = &block[0], block.shape[0] - 1
-    task.first_row, task.coef, task.packed, task.chunk = &first[0], &extremes[0, 0, 0], &packed[0], chunk
-    cdef const skdl_kernels* kernels = skdl_select_isa(isa, real is double)
+    task.data, task.scratch, task.model.ld = data.c, scratch.c, first_row.shape[0]
+    task.order, task.n_order = &rows[0], rows.shape[0]
+    task.first_row, task.extremes = &first_row[0], &extremes[0, 0, 0]
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        column_statistics_worker(kernels, &task, &barrier, sizeof(real), total.shape[0], &total[0, 0, 0], omp_get_thread_num(),
-                 omp_get_num_threads())
+        column_statistics_worker(kernels, &task, &barrier, sizeof(real), total.shape[0], &total[0, 0, 0])
     raise_pending(barrier.stop)
-
-
-ctypedef fused index:
-    int32_t
-    int64_t
 
 
 def sparse_column_statistics(
@@ -464,23 +573,26 @@ def find_csr_defect(
     int64_t n_stored,
     int64_t n_features,
 ):
-    """Return (what, where) of the first defect that would lead a kernel out of bounds, or None."""
-    cdef int64_t i, n_samples = indptr.shape[0] - 1
-    cdef int what = 0
+    """What is first found that would lead a kernel out of bounds, as a sentence, or None."""
+    cdef int64_t i, e, n_samples = indptr.shape[0] - 1
+    if indptr[0] != 0:
+        return "indptr must begin with 0"
     with nogil:
-        if indptr[0] != 0:
-            what, i = 1, 0
+        for i in range(n_samples):
+            if indptr[i + 1] < indptr[i] or indptr[i + 1] > n_stored:
+                break
         else:
-            for i in range(n_samples):
-                if indptr[i + 1] < indptr[i]:
-                    what = 2
-                    break
-                if indptr[i + 1] > n_stored:
-                    what = 3
-                    break
-            else:
-                for i in range(indptr[n_samples]):
-                    if indices[i] < 0 or indices[i] >= n_features:
-                        what = 4
-                        break
-    return (what, i) if what else None
+            i = n_samples
+    if i < n_samples:
+        if indptr[i + 1] < indptr[i]:
+            return f"indptr decreases after position {i}"
+        return f"indptr at position {i + 1} is larger than the number of stored values"
+    with nogil:
+        for e in range(indptr[n_samples]):
+            if indices[e] < 0 or indices[e] >= n_features:
+                break
+        else:
+            e = indptr[n_samples]
+    if e < indptr[n_samples]:
+        return f"the index at position {e} is not in 0..{n_features - 1}"
+    return None

@@ -39,45 +39,62 @@
 enum { SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8 };
 static const int64_t skdl_item_size[] = {8, 4, 2, 1, 1};
 
-/* Everything that a micro-kernel reads and writes. `real` is float or double, like the table in use.
+/* What a micro-kernel reads and writes. `real` is float or double, like the table in use.
  * A block is a range of columns [block[blk], block[blk + 1]); a chunk is those rows of a minibatch that are in scratch. */
+
+/* Rows: dense, or CSR where indptr is not NULL. */
 typedef struct {
-    /* data: dense rows, or CSR where indptr is not NULL */
-    const char *X;        /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
-    const char *indices;  /* IN    (nnz,) int32, or int64 where index64 */
-    const char *indptr;   /* IN    (n_samples + 1,) int32, or int64 where index64 */
-    const int32_t *y;     /* IN    (n_samples,) class numbers; NULL to predict */
-    const void *weight;   /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
-    const int64_t *order; /* IN    rows in the order in which they are visited; NULL: 0, 1, 2, ... */
-    int64_t n_order, n_features, n_outputs;
+    const char *X;       /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
+    const char *indices; /* IN    (nnz,) int32, or int64 where index64 */
+    const char *indptr;  /* IN    (n_samples + 1,) like indices */
+    const int32_t *y;    /* IN    (n_samples,) class numbers; NULL to predict */
+    const void *weight;  /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
+    int64_t n_features;
     int storage, index64;
-    /* coordinates: the model sees (x - mean) * scale; for CSR x * scale */
-    const void *mean, *scale; /* IN    (ld,) real; NULL: x as it is */
-    /* parameters: dense (n_outputs, ld); for CSR see _microkernels_isa_real.h, coef has the velocity too */
-    void *coef;          /* INOUT real; statistics: (2, ld) */
-    void *velocity;      /* INOUT real; dense data where momentum = 0 and chunk = batch need none: NULL */
-    void *intercept;     /* INOUT (n_outputs,) real, then its velocity (n_outputs,) */
-    const void *l1, *l2; /* IN    (ld,) real for dense, (n_features,) for CSR; NULL: no such penalty */
+} skdl_data;
+
+/* Parameters, the coordinates they are for, and how they step. The model sees (x - mean) * scale; for CSR x * scale. */
+typedef struct {
+    void *coef;               /* INOUT (n_outputs, ld) real; CSR: in pieces with the velocity, see _microkernels_isa_real.h */
+    void *velocity;           /* INOUT like coef; NULL for CSR, and where momentum = 0 and a chunk holds a minibatch */
+    void *intercept;          /* INOUT (n_outputs,) real, then its velocity (n_outputs,) */
+    const void *mean, *scale; /* IN    (ld,) real; CSR: NULL, (n_features,); both NULL: x as it is */
+    const void *l1, *l2;      /* IN    like scale; NULL: no such penalty */
     double momentum;
-    int64_t ld;
+    int64_t n_outputs, ld;
     int fit_intercept;
-    /* scratch */
-    void *packed; /* (chunk, ld) real, block after block, zeros before */
+} skdl_model;
+
+typedef struct {
+    void *packed; /* (chunk, ld) real, block after block, zeros before; CSR: (ld,), one row's residuals */
     void *logits; /* (n_blocks + 1, n_outputs, chunk) real; the last are the residuals */
     void *loss;   /* (chunk,) real */
     int64_t chunk, n_blocks;
-    const int64_t *block; /* (n_blocks + 1,) columns */
-    /* CSR only: the steps that a feature has not taken, since it takes them when it next occurs. Step 0 stands for the decay
-     * of the velocity with which an epoch begins. */
+    const int64_t *block; /* (n_blocks + 1,) columns; CSR: one block */
+} skdl_scratch;
+
+/* CSR: the steps that a feature has not taken, since it takes them when it next occurs. Step 0 stands for the decay of the
+ * velocity with which an epoch begins. */
+typedef struct {
     int64_t n_pieces;
-    const int64_t *piece; /* (n_pieces + 1,) outputs */
-    int32_t *last_step;  /* (n_pieces, n_features) the minibatch that last updated a feature: the first step it has not taken */
-    const double *drift; /* (n_batches + 2,) sums of the step sizes after a step, decayed: see lagged_step */
-    const double *decay; /* (n_batches + 2,) powers of the momentum */
-    const double *cumulative_lr; /* (n_batches + 2,) sums of the step sizes before a step */
-    void *row;                   /* (ld,) real */
+    const int64_t *piece;        /* IN    (n_pieces + 1,) outputs */
+    int32_t *last_step;          /* INOUT (n_pieces, n_features) the minibatch that last updated a feature: the first step that
+                                  *       it has not taken; zeros before and after an epoch */
+    const double *drift;         /* IN    (n_batches + 2,) sums of the step sizes from a step on, decayed: see lagged_step */
+    const double *decay;         /* IN    (n_batches + 2,) powers of the momentum */
+    const double *cumulative_lr; /* IN    (n_batches + 2,) sums of the step sizes before a step */
+} skdl_lags;
+
+typedef struct {
+    skdl_data data;
+    skdl_model model;
+    skdl_scratch scratch;
+    skdl_lags lags;
+    const int64_t *order; /* IN    (n_order,) rows in the order in which they are visited; to predict also NULL: 0, 1, 2, ... */
+    int64_t n_order;
     /* statistics only */
     const void *first_row; /* IN    (ld,) real */
+    void *extremes;        /* INOUT (2, ld) real, minimum and maximum */
 } skdl_task;
 
 /* A thread's prefetch of its columns of the next chunk's rows into L2. Rows come in random order, so the processor cannot

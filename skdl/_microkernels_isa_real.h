@@ -218,19 +218,19 @@ INLINE void NAME(pack_row)(int storage, const char *source, const REAL *mean, co
 }
 
 static const char *NAME(row_address)(const skdl_task *t, int64_t i, int64_t j)
-{ return t->X + ((t->order ? t->order[i] : i) * t->n_features + j) * skdl_item_size[t->storage]; }
+{ return t->data.X + ((t->order ? t->order[i] : i) * t->data.n_features + j) * skdl_item_size[t->data.storage]; }
 
 /* Rows [r0, r1) of a chunk that begins at order[start], columns of block blk: converted, centred, scaled. The
  * columns beyond the last feature stay 0. */
 INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk)
 {
-    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0;
-    const int64_t n = (t->block[blk + 1] < t->n_features ? t->block[blk + 1] : t->n_features) - j0;
-    const REAL *mean = t->mean ? (const REAL *)t->mean + j0 : NULL;
-    const REAL *scale = t->mean ? (const REAL *)t->scale + j0 : NULL;
-    REAL *out = (REAL *)t->packed + t->chunk * j0 + r0 * width;
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0;
+    const int64_t n = (t->scratch.block[blk + 1] < t->data.n_features ? t->scratch.block[blk + 1] : t->data.n_features) - j0;
+    const REAL *mean = t->model.mean ? (const REAL *)t->model.mean + j0 : NULL;
+    const REAL *scale = t->model.mean ? (const REAL *)t->model.scale + j0 : NULL;
+    REAL *out = (REAL *)t->scratch.packed + t->scratch.chunk * j0 + r0 * width;
     for (int64_t r = r0; r < r1 && r < n_rows; r++, out += width)
-        NAME(pack_row)(t->storage, NAME(row_address)(t, start + r, j0), mean, scale, n, out);
+        NAME(pack_row)(t->data.storage, NAME(row_address)(t, start + r, j0), mean, scale, n, out);
 }
 
 /* Tiles of at most `most` outputs, as even as possible. */
@@ -241,11 +241,12 @@ INLINE int64_t NAME(n_tiles)(int64_t n_outputs, int64_t most) { return (n_output
 static void NAME(plan_fetch)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
                              int64_t blk0, int64_t blk1, int64_t n_outputs)
 {
-    const int64_t j0 = t->block[blk0], j1 = t->block[blk1], size = skdl_item_size[t->storage];
-    const int64_t end = start + r1 < t->n_order ? start + r1 : t->n_order, n = (j1 < t->n_features ? j1 : t->n_features) - j0;
+    const int64_t j0 = t->scratch.block[blk0], j1 = t->scratch.block[blk1], size = skdl_item_size[t->data.storage];
+    const int64_t end = start + r1 < t->n_order ? start + r1 : t->n_order,
+                  n = (j1 < t->data.n_features ? j1 : t->data.n_features) - j0;
     const int64_t n_vectors = (j1 - j0) / LANES;
     const int64_t n_steps = n_vectors
-                            * ((r1 - r0) * NAME(n_tiles)(t->n_outputs, FORWARD_OUTPUTS) / FORWARD_ROWS
+                            * ((r1 - r0) * NAME(n_tiles)(t->model.n_outputs, FORWARD_OUTPUTS) / FORWARD_ROWS
                                + n_rows * NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS) / BACKWARD_VECTORS);
     *fetch = (skdl_fetch){.task = t, .position = start + r0, .end = end, .column = j0, .n_bytes = n * size};
     if (fetch->position >= end || n_steps == 0) return;
@@ -288,20 +289,20 @@ INLINE void NAME(forward_tile)(const int n_outputs, skdl_fetch *fetch, const REA
 static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
                           int64_t blk)
 {
-    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0, n_outputs = t->n_outputs;
-    const REAL *x = (const REAL *)t->packed + t->chunk * j0;
-    REAL *out = (REAL *)t->logits + blk * n_outputs * t->chunk;
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = t->model.n_outputs;
+    const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0;
+    REAL *out = (REAL *)t->scratch.logits + blk * n_outputs * t->scratch.chunk;
     const int64_t n_tiles = NAME(n_tiles)(n_outputs, FORWARD_OUTPUTS);
     const int64_t group = n_outputs * width * LANE_BYTES <= 16384 ? 4 : 32;
     for (int64_t g = r0; g < r1; g += group) {
         NAME(pack)(t, start, g, g + group < r1 ? g + group : r1, n_rows, blk);
         for (int64_t tile = 0; tile < n_tiles; tile++) {
             const int64_t c0 = n_outputs * tile / n_tiles, c1 = n_outputs * (tile + 1) / n_tiles;
-            const REAL *w = (const REAL *)t->coef + c0 * t->ld + j0;
+            const REAL *w = (const REAL *)t->model.coef + c0 * t->model.ld + j0;
             for (int64_t r = g; r < g + group && r < r1; r += FORWARD_ROWS) {
                 const REAL *xr = x + r * width;
-                REAL *o = out + c0 * t->chunk + r;
-#define TILE(C) NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, fetch, xr, w, width, t->ld, o, t->chunk)
+                REAL *o = out + c0 * t->scratch.chunk + r;
+#define TILE(C) NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, fetch, xr, w, width, t->model.ld, o, t->scratch.chunk)
                 switch (c1 - c0) {
                 case 1: TILE(1); break;
                 case 2: TILE(2); break;
@@ -318,29 +319,31 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
 
 /* The residuals have memory of their own behind the logits: threads that are ahead write the next chunk's logits while
  * others still read these. */
-INLINE REAL *NAME(residuals)(const skdl_task *t) { return (REAL *)t->logits + t->n_blocks * t->n_outputs * t->chunk; }
+INLINE REAL *NAME(residuals)(const skdl_task *t)
+{ return (REAL *)t->scratch.logits + t->scratch.n_blocks * t->model.n_outputs * t->scratch.chunk; }
 
 /* Logits to residuals, softmax minus one-hot label, weighted and divided by the batch size; and the loss of each row. Lanes
  * are rows. One output means two classes: the single logit is that of the second class. */
 static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale)
 {
-    const int64_t n_outputs = t->n_outputs, ldc = t->chunk;
-    const REAL *logits = (const REAL *)t->logits, *b = (const REAL *)t->intercept, *weight = (const REAL *)t->weight;
-    REAL *residuals = NAME(residuals)(t), *loss = (REAL *)t->loss;
+    const int64_t n_outputs = t->model.n_outputs, ldc = t->scratch.chunk;
+    const REAL *logits = (const REAL *)t->scratch.logits, *b = (const REAL *)t->model.intercept,
+               *weight = (const REAL *)t->data.weight;
+    REAL *residuals = NAME(residuals)(t), *loss = (REAL *)t->scratch.loss;
     for (int64_t r = r0; r < r1; r += LANES) {
         REAL *z = residuals + r, s[LANES], z_y[LANES];
         int32_t y[LANES];
         V top = {0};
         for (int64_t c = 0; c < n_outputs; c++) {
             V h = (V){0} + b[c];
-            for (int64_t blk = 0; blk < t->n_blocks; blk++) h += NAME(load)(logits + (blk * n_outputs + c) * ldc + r);
+            for (int64_t blk = 0; blk < t->scratch.n_blocks; blk++) h += NAME(load)(logits + (blk * n_outputs + c) * ldc + r);
             NAME(store)(z + c * ldc, h);
             top = c ? NAME(maximum)(top, h) : h;
         }
         for (int64_t i = 0; i < LANES; i++) { /* rows beyond the last one get weight 0 */
             const int inside = r + i < n_rows;
-            const int64_t row = !inside ? 0 : t->order ? t->order[start + r + i] : start + r + i;
-            y[i] = inside ? t->y[row] : 0;
+            const int64_t row = inside ? t->order[start + r + i] : 0;
+            y[i] = inside ? t->data.y[row] : 0;
             s[i] = !inside ? 0 : weight ? weight[row] : 1;
             z_y[i] = z[(n_outputs == 1 ? 0 : y[i]) * ldc + i];
         }
@@ -377,16 +380,17 @@ INLINE void NAME(backward_tile)(const int n_outputs, const int n_vectors, const 
         NAME(fetch_some)(fetch);
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
         UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
-            const REAL zc = z[c * t->chunk + r];
+            const REAL zc = z[c * t->scratch.chunk + r];
             UNROLLED_FOR (int k = 0; k < n_vectors; k++) g[c][k] += xj[k] * zc;
         }
     }
-    REAL *coef = (REAL *)t->coef + offset, *velocity = t->velocity ? (REAL *)t->velocity + offset : NULL;
-    const REAL *l1 = t->l1 ? (const REAL *)t->l1 + j : NULL, *l2 = t->l2 ? (const REAL *)t->l2 + j : NULL;
+    REAL *coef = (REAL *)t->model.coef + offset, *velocity = t->model.velocity ? (REAL *)t->model.velocity + offset : NULL;
+    const REAL *l1 = t->model.l1 ? (const REAL *)t->model.l1 + j : NULL,
+               *l2 = t->model.l2 ? (const REAL *)t->model.l2 + j : NULL;
     UNROLLED_FOR (int c = 0; c < n_outputs; c++)
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
-            const int64_t at = c * t->ld + k * LANES, jk = k * LANES;
-            NAME(take_step)(g[c][k], coef + at, velocity ? velocity + at : NULL, (REAL)t->momentum, first, last, lr,
+            const int64_t at = c * t->model.ld + k * LANES, jk = k * LANES;
+            NAME(take_step)(g[c][k], coef + at, velocity ? velocity + at : NULL, (REAL)t->model.momentum, first, last, lr,
                             l1 ? l1 + jk : NULL, l2 ? l2 + jk : NULL);
         }
 }
@@ -395,15 +399,15 @@ INLINE void NAME(backward_tile)(const int n_outputs, const int n_vectors, const 
 static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1,
                            int first, int last, double lr)
 {
-    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0;
-    const REAL *x = (const REAL *)t->packed + t->chunk * j0, *z = NAME(residuals)(t);
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0;
+    const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0, *z = NAME(residuals)(t);
     const int64_t n_tiles = NAME(n_tiles)(c1 - c0, BACKWARD_OUTPUTS);
     for (int64_t j = 0; j < width;) {
         const int64_t left = (width - j) / LANES, n_vectors = left >= BACKWARD_VECTORS ? BACKWARD_VECTORS : 1;
         for (int64_t tile = 0; tile < n_tiles; tile++) {
             const int64_t a = c0 + (c1 - c0) * tile / n_tiles, b = c0 + (c1 - c0) * (tile + 1) / n_tiles;
-            const REAL *za = z + a * t->chunk;
-            const int64_t at = a * t->ld + j0 + j;
+            const REAL *za = z + a * t->scratch.chunk;
+            const int64_t at = a * t->model.ld + j0 + j;
 #define TILE(C, VECTORS)                                                                                                     \
     NAME(backward_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, \
                         (REAL)lr)
@@ -434,15 +438,15 @@ static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows
 
 static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, int last, double lr)
 {
-    REAL *b = (REAL *)t->intercept, *v = b + t->n_outputs;
-    for (int64_t c = 0; c < t->n_outputs; c++) {
-        const REAL *z = NAME(residuals)(t) + c * t->chunk;
+    REAL *b = (REAL *)t->model.intercept, *v = b + t->model.n_outputs;
+    for (int64_t c = 0; c < t->model.n_outputs; c++) {
+        const REAL *z = NAME(residuals)(t) + c * t->scratch.chunk;
         V sum = {0};
         for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r); /* residuals beyond n_rows are 0 */
         REAL lanes[LANES], g = 0;
         NAME(store)(lanes, sum);
         for (int i = 0; i < LANES; i++) g += lanes[i];
-        v[c] = (first ? (REAL)t->momentum * v[c] : v[c]) + g;
+        v[c] = (first ? (REAL)t->model.momentum * v[c] : v[c]) + g;
         if (last) b[c] -= (REAL)lr * v[c];
     }
 }
@@ -450,19 +454,20 @@ static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, 
 static double NAME(sum_loss)(const skdl_task *t, int64_t n_rows)
 {
     double sum = 0;
-    for (int64_t r = 0; r < n_rows; r++) sum += ((const REAL *)t->loss)[r];
+    for (int64_t r = 0; r < n_rows; r++) sum += ((const REAL *)t->scratch.loss)[r];
     return sum;
 }
 
 /* Logits of a chunk, block sums and intercept added, to (n_rows, n_outputs) in C order. */
 static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
 {
-    const REAL *b = (const REAL *)t->intercept, *z = (const REAL *)t->logits;
-    for (int64_t c = 0; c < t->n_outputs; c++)
+    const REAL *b = (const REAL *)t->model.intercept, *z = (const REAL *)t->scratch.logits;
+    for (int64_t c = 0; c < t->model.n_outputs; c++)
         for (int64_t r = 0; r < n_rows; r++) {
             REAL h = b[c];
-            for (int64_t blk = 0; blk < t->n_blocks; blk++) h += z[(blk * t->n_outputs + c) * t->chunk + r];
-            ((REAL *)out)[r * t->n_outputs + c] = h;
+            for (int64_t blk = 0; blk < t->scratch.n_blocks; blk++)
+                h += z[(blk * t->model.n_outputs + c) * t->scratch.chunk + r];
+            ((REAL *)out)[r * t->model.n_outputs + c] = h;
         }
 }
 
@@ -473,15 +478,15 @@ static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
  * follow each other; n_outputs is padded to ld, a power of two below SKDL_PAD and a multiple of SKDL_PAD above. */
 
 INLINE REAL *NAME(weights)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1)
-{ return (REAL *)t->coef + 2 * (t->n_features * c0 + j * (c1 - c0)); }
+{ return (REAL *)t->model.coef + 2 * (t->data.n_features * c0 + j * (c1 - c0)); }
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
 { return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i]; }
 
 INLINE REAL NAME(value)(const skdl_task *t, int64_t i, int64_t j)
 {
-    const REAL x = t->storage == SKDL_FLOAT64 ? (REAL)((const double *)t->X)[i] : (REAL)((const float *)t->X)[i];
-    return t->scale ? x * ((const REAL *)t->scale)[j] : x;
+    const REAL x = t->data.storage == SKDL_FLOAT64 ? (REAL)((const double *)t->data.X)[i] : (REAL)((const float *)t->data.X)[i];
+    return t->model.scale ? x * ((const REAL *)t->model.scale)[j] : x;
 }
 
 /* The stored values of one row. */
@@ -489,8 +494,9 @@ typedef struct { int64_t begin, end; } NAME(row);
 
 INLINE NAME(row) NAME(stored)(const skdl_task *t, int64_t i)
 {
-    const int64_t row = t->order ? t->order[i] : i;
-    return (NAME(row)){NAME(index)(t->indptr, t->index64, row), NAME(index)(t->indptr, t->index64, row + 1)};
+    const int64_t row = t->order[i];
+    return (NAME(row)){NAME(index)(t->data.indptr, t->data.index64, row),
+                       NAME(index)(t->data.indptr, t->data.index64, row + 1)};
 }
 
 /* Rows are random and each stored value has its parameters elsewhere in memory, so prefetch ahead: row bounds, then values,
@@ -503,13 +509,13 @@ INLINE void NAME(fetch_lines)(const void *p, int64_t n_bytes)
 
 INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i)
 {
-    const int index_size = t->index64 ? 8 : 4;
-    if (i + 4 < t->n_order) __builtin_prefetch(t->indptr + (t->order ? t->order[i + 4] : i + 4) * index_size);
+    const int index_size = t->data.index64 ? 8 : 4;
+    if (i + 4 < t->n_order) __builtin_prefetch(t->data.indptr + t->order[i + 4] * index_size);
     if (i >= t->n_order) return;
     const NAME(row) row = NAME(stored)(t, i);
-    const int64_t size = skdl_item_size[t->storage], n = row.end - row.begin;
-    NAME(fetch_lines)(t->indices + row.begin * index_size, n * index_size + 63);
-    NAME(fetch_lines)(t->X + row.begin * size, n * size + 63);
+    const int64_t size = skdl_item_size[t->data.storage], n = row.end - row.begin;
+    NAME(fetch_lines)(t->data.indices + row.begin * index_size, n * index_size + 63);
+    NAME(fetch_lines)(t->data.X + row.begin * size, n * size + 63);
 }
 
 INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, int64_t stride,
@@ -517,7 +523,7 @@ INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, N
 {
     V sum[4] = {0};
     for (int64_t e = row.begin; e < row.end; e++) {
-        const int64_t j = NAME(index)(t->indices, t->index64, e);
+        const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
         const REAL x = NAME(value)(t, e, j), *w = coef + j * stride;
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) sum[k] += x * NAME(load)(w + k * LANES);
     }
@@ -527,7 +533,7 @@ INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, N
 /* Logits of a chunk. With fewer outputs than lanes, the other lanes are read and not used. */
 static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
-    REAL h[4 * LANES], *logits = (REAL *)t->logits;
+    REAL h[4 * LANES], *logits = (REAL *)t->scratch.logits;
     for (int64_t r = 0; r < n_rows; r++) {
         const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t tile = c0; tile < c1; tile += 4 * LANES) {
@@ -539,8 +545,8 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
             case 3: NAME(sparse_forward_tile)(3, t, row, coef, stride, h); break;
             default: NAME(sparse_forward_tile)(4, t, row, coef, stride, h);
             }
-            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->n_outputs; c++)
-                logits[c * t->chunk + r] = h[c - tile];
+            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->model.n_outputs; c++)
+                logits[c * t->scratch.chunk + r] = h[c - tile];
         }
     }
 }
@@ -549,13 +555,13 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
 static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
 {
     const int64_t n = c1 - c0;
-    const REAL *residuals = NAME(residuals)(t) + c0 * t->chunk;
-    REAL *restrict z = (REAL *)t->row + c0;
+    const REAL *residuals = NAME(residuals)(t) + c0 * t->scratch.chunk;
+    REAL *restrict z = (REAL *)t->scratch.packed + c0;
     for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < n && c < t->n_outputs - c0; c++) z[c] = residuals[c * t->chunk + r];
+        for (int64_t c = 0; c < n && c < t->model.n_outputs - c0; c++) z[c] = residuals[c * t->scratch.chunk + r];
         const NAME(row) row = NAME(stored)(t, start + r);
         for (int64_t e = row.begin; e < row.end; e++) {
-            const int64_t j = NAME(index)(t->indices, t->index64, e);
+            const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
             const REAL x = NAME(value)(t, e, j);
             REAL *restrict v = NAME(weights)(t, j, c0, c1) + n;
             if (n < SKDL_PAD)
@@ -573,14 +579,15 @@ INLINE void NAME(lagged_step)(const skdl_task *t, int64_t j, int64_t c0, int64_t
 {
     const int64_t n = c1 - c0;
     REAL *restrict w = NAME(weights)(t, j, c0, c1), *restrict v = w + n;
-    const REAL displacement = (REAL)(t->drift[since] - t->decay[until - since] * t->drift[until]), m = (REAL)decay;
-    const REAL lr = (REAL)(t->cumulative_lr[until] - t->cumulative_lr[since]);
-    const REAL factor = t->l2 ? 1 / (1 + lr * ((const REAL *)t->l2)[j]) : 1;
-    const REAL threshold = t->l1 ? lr * ((const REAL *)t->l1)[j] : 0;
+    const REAL displacement = (REAL)(t->lags.drift[since] - t->lags.decay[until - since] * t->lags.drift[until]),
+               m = (REAL)decay;
+    const REAL lr = (REAL)(t->lags.cumulative_lr[until] - t->lags.cumulative_lr[since]);
+    const REAL factor = t->model.l2 ? 1 / (1 + lr * ((const REAL *)t->model.l2)[j]) : 1;
+    const REAL threshold = t->model.l1 ? lr * ((const REAL *)t->model.l1)[j] : 0;
     if (n < SKDL_PAD) {
         for (int64_t c = 0; c < n; c++) {
             const REAL x = (w[c] - displacement * v[c]) * factor, above = x - threshold, below = x + threshold;
-            w[c] = t->l1 ? (above > 0 ? above : 0) + (below < 0 ? below : 0) : x;
+            w[c] = t->model.l1 ? (above > 0 ? above : 0) + (below < 0 ? below : 0) : x;
             v[c] *= m;
         }
         return;
@@ -588,7 +595,7 @@ INLINE void NAME(lagged_step)(const skdl_task *t, int64_t j, int64_t c0, int64_t
     for (int64_t c = 0; c < n; c += LANES) {
         const V vc = NAME(load)(v + c), zero = {0};
         V x = (NAME(load)(w + c) - displacement * vc) * factor;
-        if (t->l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
+        if (t->model.l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
         NAME(store)(w + c, x);
         NAME(store)(v + c, vc * m);
     }
@@ -606,12 +613,12 @@ static void NAME(lagged_update)(const skdl_task *t, int64_t start, int64_t n_row
         int64_t ahead = next.begin;
         for (int64_t e = row.begin; e < row.end; e++) {
             if (ahead < next.end) {
-                const int64_t j = NAME(index)(t->indices, t->index64, ahead++);
+                const int64_t j = NAME(index)(t->data.indices, t->data.index64, ahead++);
                 NAME(fetch_lines)(NAME(weights)(t, j, c0, c1), 2 * (c1 - c0) * LANE_BYTES);
             }
-            const int64_t j = NAME(index)(t->indices, t->index64, e);
+            const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
             if (last_step[j] == until) continue;
-            NAME(lagged_step)(t, j, c0, c1, last_step[j], until, t->decay[until - last_step[j]]);
+            NAME(lagged_step)(t, j, c0, c1, last_step[j], until, t->lags.decay[until - last_step[j]]);
             last_step[j] = until;
         }
     }
@@ -620,9 +627,9 @@ static void NAME(lagged_update)(const skdl_task *t, int64_t start, int64_t n_row
 /* The end of an epoch, whose last step is `last`: brings all features up to date and clears the record. */
 static void NAME(finish_lagged)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *last_step, int32_t last)
 {
-    for (int64_t j = 0; j < t->n_features; j++)
-        NAME(lagged_step)(t, j, c0, c1, last_step[j], last + 1, t->decay[last - last_step[j]]);
-    memset(last_step, 0, (size_t)t->n_features * sizeof(int32_t));
+    for (int64_t j = 0; j < t->data.n_features; j++)
+        NAME(lagged_step)(t, j, c0, c1, last_step[j], last + 1, t->lags.decay[last - last_step[j]]);
+    memset(last_step, 0, (size_t)t->data.n_features * sizeof(int32_t));
 }
 
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
@@ -630,9 +637,9 @@ static void NAME(finish_lagged)(const skdl_task *t, int64_t c0, int64_t c1, int3
 INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64_t start, int64_t n_rows, const REAL *x,
                                   int64_t width, int64_t j, double *total)
 {
-    const int64_t ld = t->ld, next = start + t->chunk, size = skdl_item_size[t->storage];
-    const REAL *weight = (const REAL *)t->weight, *first_row = (const REAL *)t->first_row + j;
-    REAL *low = (REAL *)t->coef + j, *high = low + ld;
+    const int64_t ld = t->model.ld, next = start + t->scratch.chunk, size = skdl_item_size[t->data.storage];
+    const REAL *weight = (const REAL *)t->data.weight, *first_row = (const REAL *)t->first_row + j;
+    REAL *low = (REAL *)t->extremes + j, *high = low + ld;
     V x0[BACKWARD_VECTORS], least[BACKWARD_VECTORS], most[BACKWARD_VECTORS];
     V sum[BACKWARD_VECTORS] = {0}, square[BACKWARD_VECTORS] = {0};
     UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
@@ -644,7 +651,7 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
         if (next + r < t->n_order) /* each cache line once, whichever tile it begins in */
             for (int64_t i = -(j * size) & 63; i < n_vectors * LANES * size; i += 64)
                 __builtin_prefetch(NAME(row_address)(t, next + r, j) + i, 0, 2);
-        const REAL w = weight ? weight[t->order ? t->order[start + r] : start + r] : 1;
+        const REAL w = weight ? weight[t->order[start + r]] : 1;
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
             const V xk = NAME(load)(x + r * width + k * LANES), above = xk - x0[k], weighted = above * w;
             least[k] = NAME(minimum)(xk, least[k]);
@@ -666,13 +673,13 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
     }
 }
 
-/* Adds the n_rows at `start` to the statistics of block blk: total[0] = sum w (x - x0), total[1] = sum w (x - x0)^2, each (ld,),
- * where x0, some row, keeps a large offset out of the squares; `extremes` (2, ld) are min x and max x. Sums over these rows are
- * computed in REAL and added up in double. */
+/* Adds the n_rows at `start` to the statistics of block blk: minimum and maximum to `extremes`, sum w (x - x0) and
+ * sum w (x - x0)^2 to `total` (2, ld), where x0, the first row, keeps a large offset out of the squares. Sums over these rows
+ * are computed in REAL and added up in double. */
 static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, double *total)
 {
-    const int64_t j0 = t->block[blk], width = t->block[blk + 1] - j0;
-    const REAL *x = (const REAL *)t->packed + t->chunk * j0;
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0;
+    const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0;
     NAME(pack)(t, start, 0, n_rows, n_rows, blk);
     int64_t j = 0;
     for (; j + BACKWARD_VECTORS * LANES <= width; j += BACKWARD_VECTORS * LANES)
