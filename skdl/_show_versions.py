@@ -4,9 +4,10 @@ import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from skdl import _kernels, _openmp
+from skdl import _kernels
 from skdl._backends import BACKENDS
 from skdl._version import __version__
+from skdl.openmp import _threads
 
 PACKAGES = ["scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl", "cython", "pyopencl"]
 
@@ -32,8 +33,8 @@ def show_versions():
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "OpenMP": "yes" if _kernels.OPENMP else "no: built without it, so fits run on one thread",
-        "threads": _openmp.max_threads(None),
-        "instruction set": f"{_openmp.instruction_set()[1]} (of {', '.join(_kernels.instruction_sets())})",
+        "threads": _threads.max_threads(None),
+        "instruction set": f"{_threads.isa()[1]} (of {', '.join(_kernels.instruction_sets())})",
         "backends": ", ".join(BACKENDS),
     }
     rows.update({package: _installed(package) for package in PACKAGES})

@@ -1,0 +1,1 @@
+"""The CPU backend: Cython and C kernels on OpenMP's threads."""

@@ -1,0 +1,180 @@
+"""The CPU backend: what the Cython kernels are given to train, to predict and to describe columns."""
+
+import numpy as np
+from scipy import sparse
+
+from skdl import _kernels
+from skdl._backends import ceil_div, compute_dtype, csr_statistics, moments, pair_or_zeros
+from skdl.openmp import _memory, _threads
+from skdl.openmp._layouts import CONVERSION, CSRLayout, DenseLayout, chunk_rows, column_blocks
+
+# Rows whose sums are computed in the type of the data before they are added up in double.
+STATISTICS_ROWS = 64
+# Parts of the rows whose sums are computed apart, whatever the number of threads; and values of X that are enough work for a
+# further thread.
+STATISTICS_PARTS = 8
+STATISTICS_VALUES = 200_000
+# Rows that the micro-kernel of the forward product works on at once.
+ROW_TILE = 4
+
+
+class PlacedBlock:
+    """A block of rows as the kernels read it, its weights in the type of the fit."""
+
+    def __init__(self, block, dtype):
+        self.block, X = block, block.X
+        self.weight = None if block.weight is None else block.weight.astype(dtype)
+        if sparse.issparse(X):
+            self.data = _kernels.Data(X.data, X.shape[1], block.y, self.weight, X.indices, X.indptr)
+        else:
+            self.data = _kernels.Data(X, X.shape[1], block.y, self.weight)
+
+
+class Backend:
+    """Trains on the CPU; see `skdl._backends.Backend` for what the methods promise."""
+
+    def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
+        if device is not None:
+            raise ValueError(
+                f"device={device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None)."
+            )
+        self.dtype, self.is_sparse = compute_dtype(source.dtype), source.is_sparse
+        self.n_features, self.n_outputs, self.n_models = source.n_features, n_outputs, 1
+        self.row_values, self.n_jobs = source.row_values, n_jobs
+        self.isa, _ = _threads.isa()
+        self._last_placed = None
+
+    def _place(self, block):
+        """The block for the kernels, prepared once for as long as no other block comes."""
+        if self._last_placed is None or self._last_placed.block is not block:
+            self._last_placed = PlacedBlock(block, self.dtype)
+        return self._last_placed
+
+    def statistics(self, block, rows):
+        placed = self._place(block)
+        if self.is_sparse:
+            return csr_statistics(block.X, placed.weight, rows)
+        sum_weight = len(rows) if placed.weight is None else placed.weight[rows].sum(dtype=np.float64)
+        # Threads share the rows, since a thread that reads on is the fastest; where rows are wide, a part of each is enough.
+        column_block = column_blocks(self.n_features)
+        ld, n_blocks = column_block[-1], len(column_block) - 1
+        n_parts = 1 if n_blocks >= STATISTICS_PARTS else STATISTICS_PARTS
+        useful = min(max(n_parts, n_blocks), 1 + len(rows) * ld // STATISTICS_VALUES)
+        n_threads = _threads.threads(self.n_jobs, useful)
+        packed = _memory.zeros(((1 if n_parts == 1 else n_threads) * STATISTICS_ROWS * ld,), self.dtype)
+        scratch = _kernels.Scratch(STATISTICS_ROWS, column_block, packed)
+        first_row = _memory.pad_columns(block.X[rows[:1]], ld, self.dtype)[0]
+        total, extremes = np.zeros((n_parts, 2, ld)), _memory.zeros((n_parts, 2, ld), self.dtype)
+        extremes[:, 0], extremes[:, 1] = np.inf, -np.inf
+        _kernels.column_statistics(placed.data, scratch, rows, first_row, extremes, total, n_threads, self.isa)
+        extremes = extremes[..., : self.n_features].astype(np.float64)
+        sums = total.sum(axis=0)[:, : self.n_features]
+        low, high = extremes[:, 0].min(axis=0), extremes[:, 1].max(axis=0)
+        return moments(len(rows), sum_weight, first_row[: self.n_features], sums, (low, high))
+
+    def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+        coef, intercept = pair_or_zeros(parameters)
+        coef_velocity, intercept_velocity = pair_or_zeros(velocity)
+        [momentum] = momentum
+        layout_class = CSRLayout if self.is_sparse else DenseLayout
+        self._layout = layout = layout_class(self, coef, coef_velocity, batch_size=batch_size, momentum=momentum)
+        self._intercept = np.zeros((2, self.n_outputs), self.dtype)
+        self._intercept[0], self._intercept[1] = intercept, intercept_velocity
+
+        def per_feature(a):
+            return None if a is None else _memory.pad_columns(np.atleast_2d(a), layout.padded_features, self.dtype)[0]
+
+        self._model = _kernels.Model(
+            layout.coef,
+            self._intercept,
+            layout.velocity,
+            mean=None if self.is_sparse else per_feature(mean),
+            scale=per_feature(scale),
+            l1=per_feature(l1),
+            l2=per_feature(l2),
+            momentum=momentum,
+            fit_intercept=fit_intercept,
+        )
+        n_blocks = len(layout.block) - 1
+        self._scratch = _kernels.Scratch(
+            layout.chunk,
+            layout.block,
+            _memory.zeros((layout.packed_size,), self.dtype),
+            _memory.zeros(((n_blocks + 1) * self.n_outputs * layout.chunk,), self.dtype),
+            _memory.zeros((layout.chunk,), self.dtype),
+        )
+        self.batch_size, self.n_threads = batch_size, layout.n_threads
+
+    def run(self, block, order, step_sizes):
+        data = self._place(block).data
+        [step_sizes] = step_sizes
+        self._layout.prepare(step_sizes)
+        loss = _kernels.run_epoch(
+            data,
+            self._model,
+            self._scratch,
+            self._layout.lags,
+            order,
+            step_sizes,
+            self.batch_size,
+            self.n_threads,
+            self.isa,
+        )
+        return np.array([loss])
+
+    def parameters(self):
+        return self._layout.coefficients()[np.newaxis], self._intercept[:1].copy()
+
+    def velocity(self):
+        return self._layout.coefficients_velocity()[np.newaxis], self._intercept[1:].copy()
+
+    def predictor(self, X, rows=None):
+        predict = self._csr_predictor(X, rows) if sparse.issparse(X) else self._dense_predictor(X, rows)
+
+        def predictor(parameters):
+            [coef], [intercept] = parameters
+            return predict(coef, intercept)[np.newaxis]
+
+        return predictor
+
+    def _csr_predictor(self, X, rows):
+        X = X if rows is None else X[rows]
+        features = slice(None)
+        if X.nnz < X.shape[1] // 4:  # the product reads all coefficients: spare those of features that do not occur
+            features, indices = np.unique(X.indices[: X.nnz], return_inverse=True)
+            X = sparse.csr_array((X.data[: X.nnz], indices, X.indptr), shape=(X.shape[0], len(features)))
+
+        def predict(coef, intercept):
+            dtype = np.result_type(compute_dtype(X.dtype), coef)
+            return np.asarray(X @ coef[:, features].T.astype(dtype)) + intercept
+
+        return predict
+
+    def _dense_predictor(self, X, rows):
+        data = _kernels.Data(X, X.shape[1])
+        n_rows, n_features = len(X) if rows is None else len(rows), X.shape[1]
+        block = np.array([0, _memory.padded(n_features)])
+        ld = block[-1]
+
+        def predict(coef, intercept):
+            dtype, n_outputs = np.result_type(compute_dtype(X.dtype), coef.dtype), len(coef)
+            chunk = chunk_rows(n_rows, (ld + n_outputs) * dtype.itemsize)
+            chunk = min(chunk, 128, ceil_div(n_rows, ROW_TILE) * ROW_TILE)
+            useful = _threads.useful_threads(2 * n_rows * n_features * (n_outputs + CONVERSION))
+            n_threads = _threads.threads(self.n_jobs, min(ceil_div(n_rows, chunk), useful))
+            is_padded = n_features == ld
+            model = _kernels.Model(
+                np.ascontiguousarray(coef, dtype) if is_padded else _memory.pad_columns(coef, ld, dtype),
+                intercept.astype(dtype)[np.newaxis],
+            )
+            scratch = _kernels.Scratch(
+                chunk,
+                block,
+                _memory.zeros((n_threads * chunk * ld,), dtype),
+                _memory.zeros((n_threads * n_outputs * chunk,), dtype),
+            )
+            out = np.empty((n_rows, n_outputs), dtype=dtype)
+            _kernels.decision_function(data, model, scratch, rows, out, n_threads, self.isa)
+            return out
+
+        return predict
