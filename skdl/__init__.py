@@ -1,7 +1,7 @@
 """Softmax regression for scikit-learn, trained by minibatch SGD on Cython/OpenMP kernels.
 
 __init__ -> _classifier -> _sgd
-                       `-> _backends -> _openmp -> _kernels
+                       `-> _backends -> openmp -> _kernels
 """
 
 from skdl._classifier import SoftmaxRegressionClassifier

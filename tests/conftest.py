@@ -3,7 +3,8 @@
 import pytest
 from _data import images
 
-from skdl import SoftmaxRegressionClassifier, _openmp
+from skdl import SoftmaxRegressionClassifier
+from skdl.openmp import _threads
 
 pytest.register_assert_rewrite("_helpers")
 
@@ -18,7 +19,7 @@ def mnist():
 @pytest.fixture(autouse=True)
 def more_threads_than_cores(monkeypatch):
     """Tests that ask for threads get them, on any machine."""
-    monkeypatch.setattr(_openmp, "available_cores", lambda: 64)
+    monkeypatch.setattr(_threads, "available_cores", lambda: 64)
 
 
 @pytest.fixture(params=["openmp", "opencl"])

@@ -7,8 +7,10 @@ import pytest
 import reference
 from _helpers import Problem, logits
 
-from skdl import _kernels, _openmp
+from skdl import _kernels
 from skdl.opencl import _backend as _opencl
+from skdl.openmp import _backend as _openmp
+from skdl.openmp import _layouts, _threads
 
 NARROW = ["float32", "float16", "uint8", "int8", "bool"]
 
@@ -30,9 +32,9 @@ def kernel_path(request, monkeypatch):
 @pytest.fixture
 def many_parts(monkeypatch):
     """Small problems take the way of large ones: several blocks, several chunks a batch, more threads than blocks."""
-    monkeypatch.setattr(_openmp, "BLOCK_VECTORS", 1)
-    monkeypatch.setattr(_openmp, "MAX_CHUNK_BYTES", 1)
-    monkeypatch.setattr(_openmp, "FLOP_PER_THREAD", 1)
+    monkeypatch.setattr(_layouts, "BLOCK_VECTORS", 1)
+    monkeypatch.setattr(_layouts, "MAX_CHUNK_BYTES", 1)
+    monkeypatch.setattr(_threads, "FLOP_PER_THREAD", 1)
 
 
 def relative_error(a, b):
@@ -227,7 +229,7 @@ def test_column_statistics(kernel_path, storage, csr):
 @pytest.mark.parametrize("d", [37, 200])  # threads share the rows, or the columns
 def test_column_statistics_by_threads(d, monkeypatch, many_parts):
     monkeypatch.setattr(_openmp, "STATISTICS_VALUES", 1)
-    monkeypatch.setattr(_openmp, "max_threads", lambda n_jobs: n_jobs)
+    monkeypatch.setattr(_threads, "max_threads", lambda n_jobs: n_jobs)
     p = Problem(750, d, 3, storage="float32")
     X, rows = p.dense.astype(float), p.order[:700]
     expected = X[rows].mean(axis=0), X[rows].var(axis=0), X[rows].min(axis=0), X[rows].max(axis=0)
@@ -243,13 +245,13 @@ def test_column_statistics_by_threads(d, monkeypatch, many_parts):
 @pytest.mark.parametrize("n_logits", [40, 58])
 def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
     """OpenMP may start fewer threads than it is asked for."""
-    monkeypatch.setattr(_openmp, "max_threads", lambda n_jobs: n_jobs)
+    monkeypatch.setattr(_threads, "max_threads", lambda n_jobs: n_jobs)
     p = Problem(60, 30, n_logits, storage="float32", csr=True)
     expected = p.run([0.1] * 3, 20, momentum=0.9, n_epochs=2, n_jobs=1)
     for n_threads in (1, 2, 3):
         backend = p.started(20, momentum=0.9, n_jobs=3)
-        assert backend._start["n_threads"] == 3
-        backend._start["n_threads"] = n_threads
+        assert backend.n_threads == 3
+        backend.n_threads = n_threads
         loss, *parameters, velocity = p.epochs(backend, [0.1] * 3, 2)
         assert loss == expected[0]
         for got, right in zip((*parameters, *velocity), (*expected[1:3], *expected[3]), strict=True):
@@ -259,7 +261,7 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
 def test_unknown_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDL_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"SKDL_INSTRUCTION_SET='mmx'.*baseline"):
-        _openmp.instruction_set()
+        _threads.isa()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from skdl import _kernels, _openmp
+from skdl import _kernels
+from skdl.openmp import _memory, _threads
 
 pytestmark = [
     pytest.mark.timeout(120),
@@ -67,7 +68,8 @@ def test_joblib(how, backend):
 # X, Y and make as above, for a process of its own.
 SETUP = """
     import numpy as np
-    from skdl import SoftmaxRegressionClassifier, _openmp
+    from skdl import SoftmaxRegressionClassifier
+    from skdl.openmp import _threads
     X = np.random.default_rng(0).integers(0, 255, (1500, 784), dtype=np.uint8)
     Y = np.arange(1500) % 10
     def make(**params):
@@ -79,8 +81,8 @@ def test_more_threads_than_cores(alone):
     """Where there were eight threads on one core, or on as many as there are: the barrier lets them take turns."""
     program = """
         import os
-        _openmp.available_cores = lambda: 8
-        assert _openmp.max_threads(None) == _openmp.max_threads(8) == 8
+        _threads.available_cores = lambda: 8
+        assert _threads.max_threads(None) == _threads.max_threads(8) == 8
         print(make(n_jobs=8).fit(X, Y).coef_.tobytes().hex())
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -96,7 +98,7 @@ def test_one_core_is_one_thread():
     program = """
         import os
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        assert [_openmp.max_threads(n) for n in (None, -1, -5, 1, 8)] == [1] * 5
+        assert [_threads.max_threads(n) for n in (None, -1, -5, 1, 8)] == [1] * 5
         before = len(os.listdir("/proc/self/task"))
         make(n_jobs=8).fit(X, Y)
         print(len(os.listdir("/proc/self/task")) - before)
@@ -108,13 +110,13 @@ def test_limits_of_threads(monkeypatch):
     """OMP_NUM_THREADS and threadpoolctl hold, affinity, quotas and joblib's limits too."""
     monkeypatch.setattr(_kernels, "max_threads", lambda: 6)
     for cores, expected in ((3, [3, 3, 2, 1, 1, 1, 3]), (64, [6, 6, 5, 4, 1, 1, 8])):
-        monkeypatch.setattr(_openmp, "available_cores", lambda cores=cores: cores)
-        assert [_openmp.max_threads(n) for n in (None, -1, -2, -3, -9, 1, 8)] == expected
+        monkeypatch.setattr(_threads, "available_cores", lambda cores=cores: cores)
+        assert [_threads.max_threads(n) for n in (None, -1, -2, -3, -9, 1, 8)] == expected
 
 
 def test_cores_are_those_of_joblib():
     """Which knows of affinity, cgroup quotas and LOKY_MAX_CPU_COUNT."""
-    assert run(SETUP, "print(_openmp.available_cores())", LOKY_MAX_CPU_COUNT="1").stdout == "1\n"
+    assert run(SETUP, "print(_threads.available_cores())", LOKY_MAX_CPU_COUNT="1").stdout == "1\n"
 
 
 @pytest.mark.skipif(not _kernels.OPENMP, reason="built without OpenMP: nothing to limit")
@@ -122,7 +124,7 @@ def test_cores_are_those_of_joblib():
 def test_threadpool_limits(limit, alone):
     with threadpool_limits(limit):
         assert _kernels.max_threads() == limit
-        assert _openmp.max_threads(None) <= limit
+        assert _threads.max_threads(None) <= limit
         assert_array_equal(make(n_jobs=None).fit(X, Y).coef_, alone[0])
 
 
@@ -143,7 +145,7 @@ def test_import_order(library, order, alone):
 def test_each_allocation_may_fail(method, container, monkeypatch):
     data = container(X.astype("f4"))
     clf, undisturbed = make().partial_fit(data, Y, classes=range(10)), make().partial_fit(data, Y, classes=range(10))
-    state, allocate = fitted_state(clf), _openmp._zeros
+    state, allocate = fitted_state(clf), _memory.zeros
     for failing in range(100):
         countdown = iter([True] * failing)
 
@@ -152,7 +154,7 @@ def test_each_allocation_may_fail(method, container, monkeypatch):
                 raise MemoryError("no more")
             return allocate(*args)
 
-        monkeypatch.setattr(_openmp, "_zeros", zeros)
+        monkeypatch.setattr(_memory, "zeros", zeros)
         try:
             getattr(clf, method)(data, Y)
         except MemoryError:
