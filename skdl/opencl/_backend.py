@@ -67,8 +67,8 @@ def _tiles(device, dtype, n_classes, *, fused):
         "ROWS": rows,
         "PANEL": vector * columns * across,
         "GROUP": group,
-        "LINE": min(group, 32),
-        "TEAM": 32 if group >= 32 and n_classes > 64 else 1,
+        "ITEMS_PER_PACKED_ROW": min(group, 32),
+        "ITEMS_PER_SOFTMAX_ROW": 32 if group >= 32 and n_classes > 64 else 1,
     }
 
 
@@ -392,7 +392,7 @@ class OpenCLBackend:
         backward = self._kernel("backward", *shape, self.packed, self.residuals, n_shares, self.gradient)
         update = self._kernel("update", *shape, *step, n_shares, self.gradient)
         for batch, part, stop in self._forward(order, shape, labels[0]):
-            self._launch(softmax, self.chunk * self.tiles["TEAM"], batch, part)
+            self._launch(softmax, self.chunk * self.tiles["ITEMS_PER_SOFTMAX_ROW"], batch, part)
             self._launch(backward, self._n_tiles(self.ld) * self.n_shares, batch, part)
             if stop == min((batch + 1) * self.batch_size, len(order)):
                 self._launch(update, self.ld * self.n_vectors, batch)
@@ -410,7 +410,7 @@ class OpenCLBackend:
             pack.set_arg(1, np.int64(base))
             for i in range(first, end):
                 batch, part = divmod(i, n_parts)
-                self._launch(pack, self.chunk * self.tiles["LINE"], batch, part)
+                self._launch(pack, self.chunk * self.tiles["ITEMS_PER_PACKED_ROW"], batch, part)
                 self._launch(forward, self._n_tiles(self.ldr) * self.n_slices, batch, part)
                 yield batch, part, bounds[i + 1]
 
@@ -434,12 +434,12 @@ class OpenCLBackend:
             )
             for batch in range(first, end):
                 self._launch(forward, B * self.n_vectors, batch)
-                self._launch(softmax, B * self.tiles["TEAM"], batch)
+                self._launch(softmax, B * self.tiles["ITEMS_PER_SOFTMAX_ROW"], batch)
                 self._launch(backward, n_touched[batch - first] * self.n_vectors, batch)
             done.append(cl.enqueue_marker(self.queue))
             if len(done) > 1:  # the buffers of two blocks are enough
                 done.popleft().wait()
-        settle = self._kernel("sparse_settle", *shape, *step, *debt)
+        settle = self._kernel("finish_lagged", *shape, *step, *debt)
         self._launch(settle, self.ld * self.n_vectors, n_batches)
 
     def _with_ones(self, X):

@@ -1,23 +1,49 @@
 /* The OpenCL kernels. OpenCL C 1.2; needs only single precision, no atomics and no order between groups.
  *
- * Options of the build (`_backend.py` chooses them)
- *   DOUBLE          compute in double instead of float: `real` below
- *   STORAGE         type of the values of X in memory: double, float, half (then HALF is there as well), uchar or char
- *   GROUP           work items of a group: 1 on a CPU, where vectors do the work
- *   VECTOR          classes of a vector; 1 only for two classes, which have one logit
- *   ROWS, COLUMNS   a work item's tile of a matrix product: rows, and vectors of classes
- *   PANEL           classes of a panel, a multiple of VECTOR * COLUMNS
- *   TEAM            work items that make the softmax of a row together, a power of two
- *   LINE            work items that read a row of X together, a divisor of GROUP
+ * Options of the build, each with a default (`_program.py` chooses them)
+ *   DOUBLE                  compute in double instead of float: `real` below
+ *   STORAGE                 type of the values of X in memory: double, float, half (then HALF is defined as well), uchar, char
+ *   SPARSE                  build the kernels for CSR as well
+ *   GROUP                   work items of a group: 1 on a CPU, where vectors do the work
+ *   VECTOR                  outputs of a vector; 1 only for two classes, which have one output
+ *   ROWS, COLUMNS           a work item's tile of a matrix product: rows, and vectors of outputs
+ *   PANEL                   outputs of a panel, a multiple of VECTOR * COLUMNS
+ *   ITEMS_PER_SOFTMAX_ROW   work items that make the softmax of a row together, a power of two and a divisor of GROUP
+ *   ITEMS_PER_PACKED_ROW    work items that read a row of X together, a divisor of GROUP
  *
- * Layout. Classes lie in the lanes: a matrix with a row per class is cut into panels of PANEL classes, each stored
- * (rows, PANEL). So is W, (panel, ld, PANEL), with a row per feature, row n_features for the intercept, whose x is always 1, and
- * zeros up to ld; logits and residuals are (panel, ldr, PANEL) with a row per sample. Lanes without a class have the
- * intercept -infinity: their probability is 0, and so is whatever comes of it.
+ * Layout. The lanes of a vector are outputs: a matrix with a row per output is cut into panels of PANEL outputs, each stored
+ * (rows, PANEL). W is (panel, ld, PANEL), with a row per feature, the intercept in row n_features, whose x is always 1, and
+ * zeros up to ld; logits and residuals are (panel, ldr, PANEL), with a row per sample. Lanes without an output have the
+ * intercept -infinity: their probability is 0, and so are their residual and their gradient.
  *
- * Sums run in one order that depends on the shapes and the options alone: one device, one result, bit for bit.
- * A minibatch's number travels as the offset of dimension 1, so that arguments are set once.
+ * Sums run in an order that depends on shapes and options alone: on one device, the same bits every time. The number of a
+ * minibatch is passed as the offset of dimension 1, so that the arguments of a kernel are set once.
  */
+#ifndef STORAGE
+#define STORAGE float
+#endif
+#ifndef GROUP
+#define GROUP 1
+#endif
+#ifndef VECTOR
+#define VECTOR 4
+#endif
+#ifndef ROWS
+#define ROWS 8
+#endif
+#ifndef COLUMNS
+#define COLUMNS 1
+#endif
+#ifndef PANEL
+#define PANEL (VECTOR * COLUMNS)
+#endif
+#ifndef ITEMS_PER_SOFTMAX_ROW
+#define ITEMS_PER_SOFTMAX_ROW 1
+#endif
+#ifndef ITEMS_PER_PACKED_ROW
+#define ITEMS_PER_PACKED_ROW 1
+#endif
+
 #ifdef DOUBLE
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 typedef double real;
@@ -46,79 +72,81 @@ typedef JOIN(REAL, VECTOR) vector;
 #endif
 
 #if GROUP == 1
-#define WAIT
+#define BARRIER
 #else
-#define WAIT barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
+#define BARRIER barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #endif
 #define KERNEL __kernel __attribute__((reqd_work_group_size(GROUP, 1, 1))) void
 
-/* Arguments that several kernels share. base < 0: X is whole, and `order` picks its rows; otherwise X holds the rows that are
- * visited from the base-th on. */
+/* Arguments that several kernels share.
+ *
+ * base < 0: all of X is here, and `order` picks its rows; otherwise X holds the rows that are visited from the base-th on. */
 #define ROWS_OF_X __global const STORAGE *restrict X, const long base
-#define COORDINATES __global const real *restrict mean, __global const real *restrict scale /* (ld,) */
-#define SHAPE                                                                                                          \
-    const int n_features, const int ld, const int n_classes, const int n_panels, /* ld > n_features: see Layout */     \
-    const int ldr,          /* rows that scratch holds */                                                              \
-    const int slice,        /* features of a slice, a multiple of ROWS */                                              \
-    const int n_slices,                                                                                                \
-    const int chunk,        /* rows of a minibatch that are worked on at once */                                       \
-    const int batch_size,                                                                                              \
-    const long n_order      /* rows of an epoch */
-#define LABELS __global const long *restrict order, __global const int *restrict y, __global const real *restrict weight
-#define STEP                                                                                                           \
-    __global real *restrict coef, __global real *restrict velocity, /* like W */                                       \
-    __global const real *restrict l1, __global const real *restrict l2, /* (ld,) */                                    \
-    __global const real *restrict step_sizes, /* (n_batches,) */                                                       \
-    const real momentum, const int n_stepped  /* features that take steps: n_features + fit_intercept */
 
-/* Where the chunk-th chunk of a minibatch begins in the epoch, and its rows: 0 beyond the end. */
+/* (ld,) */
+#define COORDINATES __global const real *restrict mean, __global const real *restrict scale
+
+/* ld, n_panels: see Layout. ldr: rows of the scratch. slice: features of a slice, a multiple of ROWS. chunk: rows of a
+ * minibatch that are processed together. n_order: rows of an epoch. */
+#define SHAPE                                                                                                    \
+    const int n_features, const int ld, const int n_outputs, const int n_panels, const int ldr, const int slice, \
+        const int n_slices, const int chunk, const int batch_size, const long n_order
+
+#define LABELS __global const long *restrict order, __global const int *restrict y, __global const real *restrict weight
+
+/* coef, velocity: like W. l1, l2: (ld,). step_sizes: (n_batches,). n_stepped: features that take steps, the intercept
+ * included if it is fitted. */
+#define STEP                                                                                          \
+    __global real *restrict coef, __global real *restrict velocity, __global const real *restrict l1, \
+        __global const real *restrict l2, __global const real *restrict step_sizes, const real momentum, const int n_stepped
+
+/* Where chunk `part` of a minibatch begins in `order`; rows of a minibatch and of a chunk: none beyond the end. */
 long chunk_start(int batch, int part, int batch_size, int chunk) { return (long)batch * batch_size + (long)part * chunk; }
 
-int batch_rows(int batch, int batch_size, long n_order) { return (int)min((long)batch_size, n_order - (long)batch * batch_size); }
+int batch_rows(int batch, int batch_size, long n_order)
+{ return (int)min((long)batch_size, n_order - (long)batch * batch_size); }
 
 int chunk_rows(int batch, int part, int batch_size, int chunk, long n_order)
-{
-    return min(chunk, batch_rows(batch, batch_size, n_order) - part * chunk);
-}
+{ return min(chunk, batch_rows(batch, batch_size, n_order) - part * chunk); }
 
-/* The v-th vector of a row of panels with `rows` rows each. */
-size_t at(int v, int row, int rows)
+/* Offset of vector v of a row in panels of `rows` rows each. */
+size_t vector_offset(int v, int row, int rows)
 {
     const int per_panel = PANEL / VECTOR;
     return ((size_t)(v / per_panel) * rows + row) * PANEL + (size_t)(v % per_panel) * VECTOR;
 }
 
-/* V := momentum V + g; W := prox(W - lr V), of a vector of classes of feature j; see skdl/_sgd.py. */
-void take_step(vector g, int j, size_t place, real lr, __global real *coef, __global real *velocity,
-                      __global const real *l1, __global const real *l2, real momentum, int n_stepped)
+/* V := momentum V + g; W := prox(W - lr V), of a vector of outputs of feature j; see skdl/_sgd.py. */
+void take_step(vector g, int j, size_t offset, real lr, __global real *coef, __global real *velocity, __global const real *l1,
+               __global const real *l2, real momentum, int n_stepped)
 {
     if (j >= n_stepped) return;
-    g += momentum * GET(velocity + place);
-    SET(g, velocity + place);
-    const vector w = (GET(coef + place) - lr * g) * (1 / (1 + lr * l2[j])), threshold = lr * l1[j];
-    SET(w - clamp(w, -threshold, threshold), coef + place);
+    g += momentum * GET(velocity + offset);
+    SET(g, velocity + offset);
+    const vector w = (GET(coef + offset) - lr * g) * (1 / (1 + lr * l2[j])), threshold = lr * l1[j];
+    SET(w - clamp(w, -threshold, threshold), coef + offset);
 }
 
 /* ---- dense ------------------------------------------------------------------------------------------------------- */
 
-/* Columns [j0, j1) of the rows first, first + step, ... of a chunk to real, centred and scaled, by LINE neighbouring items.
- */
-void pack(int first, int step, int n_rows, ROWS_OF_X, __global const long *restrict order, long start, int n_features,
-                 int j0, int j1, COORDINATES, __global real *restrict packed, int ld)
+/* Converts columns [j0, j1) of the rows first, first + step, ... of a chunk to real, centred and scaled. The items of a row are
+ * neighbours. */
+void pack(int first, int step, int n_rows, ROWS_OF_X, __global const long *restrict order, long start, int n_features, int j0,
+          int j1, COORDINATES, __global real *restrict packed, int ld)
 {
-    const int last = min(j1, n_features), item = get_local_id(0) % LINE;
+    const int last = min(j1, n_features), item = get_local_id(0) % ITEMS_PER_PACKED_ROW;
     for (int r = first; r < n_rows; r += step) {
         const size_t row = base < 0 ? (size_t)order[start + r] : (size_t)(start + r - base);
         __global const STORAGE *restrict x = X + row * n_features;
         __global real *restrict out = packed + (size_t)r * ld;
-        for (int j = j0 + item; j < last; j += LINE) out[j] = (LOAD(x, j) - mean[j]) * scale[j];
-        for (int j = max(j0, n_features) + item; j < j1; j += LINE) out[j] = j == n_features ? 1 : 0;
+        for (int j = j0 + item; j < last; j += ITEMS_PER_PACKED_ROW) out[j] = (LOAD(x, j) - mean[j]) * scale[j];
+        for (int j = max(j0, n_features) + item; j < j1; j += ITEMS_PER_PACKED_ROW) out[j] = j == n_features ? 1 : 0;
     }
 }
 
-/* sums[r][c] = sum over k of a[r][k] b[k][c], with a in two strides and b a part of a panel. */
+/* sums[r][c] = sum over k of a[r][k] b[k][c], with two strides for a, and b a part of a panel. */
 void multiply(vector sums[ROWS][COLUMNS], __global const real *restrict a, size_t row_stride, size_t k_stride,
-                     __global const real *restrict b, int n)
+              __global const real *restrict b, int n)
 {
     for (int r = 0; r < ROWS; r++)
         for (int c = 0; c < COLUMNS; c++) sums[r][c] = 0;
@@ -135,10 +163,10 @@ void multiply(vector sums[ROWS][COLUMNS], __global const real *restrict a, size_
     }
 }
 
-/* Tiles of a product with `n_rows` rows are numbered with the classes of a panel first, then the rows, then the panels. */
+/* The tiles of a product with `n_rows` rows are numbered along the outputs of a panel first, then the rows, then the panels. */
 #define TILES_ACROSS (PANEL / (VECTOR * COLUMNS))
 int tile_row(int tile, int n_rows) { return tile / TILES_ACROSS % (n_rows / ROWS) * ROWS; }
-size_t tile_place(int tile, int n_rows, int rows)
+size_t tile_offset(int tile, int n_rows, int rows)
 {
     const int across = tile % TILES_ACROSS, panel = tile / TILES_ACROSS / (n_rows / ROWS);
     return ((size_t)panel * rows + tile_row(tile, n_rows)) * PANEL + across * VECTOR * COLUMNS;
@@ -146,22 +174,22 @@ size_t tile_place(int tile, int n_rows, int rows)
 int tiles_of(int n_rows, int n_panels) { return n_rows / ROWS * TILES_ACROSS * n_panels; }
 int whole_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS * ROWS; }
 
-/* One tile of the logits that columns [j0, j1) make. Rows beyond the last are computed from what is there; nobody reads them. */
-void forward_tile(int tile, int n_rows, __global const real *restrict packed, __global const real *restrict coef,
-                         int j0, int j1, int ld, int ldr, __global real *restrict logits)
+/* One tile of the logits from columns [j0, j1). Rows beyond the last are computed from leftovers in `packed`, and not read. */
+void forward_tile(int tile, int n_rows, __global const real *restrict packed, __global const real *restrict coef, int j0,
+                  int j1, int ld, int ldr, __global real *restrict logits)
 {
     vector sums[ROWS][COLUMNS];
     const int r = tile_row(tile, n_rows);
     const size_t panel = tile / TILES_ACROSS / (n_rows / ROWS), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
     multiply(sums, packed + (size_t)r * ld + j0, ld, 1, coef + (panel * ld + j0) * PANEL + across, j1 - j0);
-    __global real *out = logits + tile_place(tile, n_rows, ldr);
+    __global real *out = logits + tile_offset(tile, n_rows, ldr);
     for (int i = 0; i < ROWS; i++)
         for (int c = 0; c < COLUMNS; c++) SET(sums[i][c], out + i * PANEL + c * VECTOR);
 }
 
-/* One tile of the gradient of the features from j0 on, n of them in all tiles; rows in order. */
+/* One tile of the gradient of features [j0, j0 + n), summed over rows [r0, r1) in order. */
 void backward_tile(vector sums[ROWS][COLUMNS], int tile, int j0, int n, int r0, int r1, __global const real *restrict packed,
-                          __global const real *restrict residuals, int ld, int ldr)
+                   __global const real *restrict residuals, int ld, int ldr)
 {
     const size_t panel = tile / TILES_ACROSS / (n / ROWS), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
     multiply(sums, packed + (size_t)r0 * ld + j0 + tile_row(tile, n), 1, ld, residuals + (panel * ldr + r0) * PANEL + across,
@@ -171,10 +199,10 @@ void backward_tile(vector sums[ROWS][COLUMNS], int tile, int j0, int n, int r0, 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
 #if VECTOR == 1
-/* One logit, that of the second class against 0. */
+/* One output: the logit of the second class against 0. */
 void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch, int n_slices, int n_panels, int ldr,
-                         int n_classes, LABELS, __global const real *restrict logits, __global real *restrict residuals,
-                         __global real *restrict loss, __local real *scratch)
+                  int n_outputs, LABELS, __global const real *restrict logits, __global real *restrict residuals,
+                  __global real *restrict loss, __local real *scratch)
 {
     for (int r = first + (int)get_local_id(0); r < n_rows; r += step) {
         const long row = order[start + r];
@@ -203,57 +231,57 @@ real sum_of_lanes(vector v)
     return sum;
 }
 
-/* The largest, or the sum, over a row's team. All items of the group call it together. */
-real over_team(real x, bool largest, __local real *scratch)
+/* The largest, or the sum, over the items of a row. All items of the group call it together. */
+real reduce_row(real x, bool largest, __local real *scratch)
 {
-#if TEAM > 1
+#if ITEMS_PER_SOFTMAX_ROW > 1
     const int item = get_local_id(0);
-    for (int half_team = TEAM / 2; half_team > 0; half_team /= 2) {
+    for (int distance = ITEMS_PER_SOFTMAX_ROW / 2; distance > 0; distance /= 2) {
         scratch[item] = x;
-        WAIT;
-        const real other = scratch[item ^ half_team];
-        x = largest ? fmax(x, other) : x + other;  /* the same bits on both sides: a + b = b + a */
-        WAIT;
+        BARRIER;
+        const real other = scratch[item ^ distance];
+        x = largest ? fmax(x, other) : x + other; /* the same bits on both sides: a + b = b + a */
+        BARRIER;
     }
 #endif
     return x;
 }
 
-/* Logits of the rows first, first + 1, ... (GROUP / TEAM at a time), every `step`, to residuals Z - I_y, weighted and
- * divided by the minibatch's size, and each row's loss, where wanted. */
+/* Turns the logits of the rows first, first + 1, ... (GROUP / ITEMS_PER_SOFTMAX_ROW at a time), every `step`, into residuals
+ * Z - I_y, weighted and divided by the size of the minibatch, and, where `loss` is given, into the loss of each row. */
 void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch, int n_slices, int n_panels, int ldr,
-                         int n_classes, LABELS, __global const real *restrict logits, __global real *restrict residuals,
-                         __global real *restrict loss, __local real *scratch)
+                  int n_outputs, LABELS, __global const real *restrict logits, __global real *restrict residuals,
+                  __global real *restrict loss, __local real *scratch)
 {
-    const int member = get_local_id(0) % TEAM, n_vectors = (n_classes + VECTOR - 1) / VECTOR;
+    const int item = get_local_id(0) % ITEMS_PER_SOFTMAX_ROW, n_vectors = (n_outputs + VECTOR - 1) / VECTOR;
     const size_t slice_size = (size_t)n_panels * ldr * PANEL;
     for (int group_row = first; group_row < n_rows; group_row += step) {
-        const int r = group_row + (int)get_local_id(0) / TEAM, end = r < n_rows ? n_vectors : 0;
+        const int r = group_row + (int)get_local_id(0) / ITEMS_PER_SOFTMAX_ROW, end = r < n_rows ? n_vectors : 0;
         const long row = order[start + min(r, n_rows - 1)];
         const int label = y[row];
         real top = -INFINITY, sum = 0, h_label = 0;
-        for (int v = member; v < end; v += TEAM) {
-            const size_t place = at(v, r, ldr);
+        for (int v = item; v < end; v += ITEMS_PER_SOFTMAX_ROW) {
+            const size_t offset = vector_offset(v, r, ldr);
             vector h = 0;
-            for (int s = 0; s < n_slices; s++) h += GET(logits + s * slice_size + place);
-            SET(h, residuals + place);
+            for (int s = 0; s < n_slices; s++) h += GET(logits + s * slice_size + offset);
+            SET(h, residuals + offset);
             top = fmax(top, largest_lane(h));
-            if (v == label / VECTOR) h_label = residuals[place + label % VECTOR];
+            if (v == label / VECTOR) h_label = residuals[offset + label % VECTOR];
         }
-        top = over_team(top, true, scratch);
-        for (int v = member; v < end; v += TEAM) {
-            const size_t place = at(v, r, ldr);
-            const vector e = exp(GET(residuals + place) - top);
-            SET(e, residuals + place);
+        top = reduce_row(top, true, scratch);
+        for (int v = item; v < end; v += ITEMS_PER_SOFTMAX_ROW) {
+            const size_t offset = vector_offset(v, r, ldr);
+            const vector e = exp(GET(residuals + offset) - top);
+            SET(e, residuals + offset);
             sum += sum_of_lanes(e);
         }
-        sum = over_team(sum, false, scratch);
+        sum = reduce_row(sum, false, scratch);
         const real scale = weight[row] / rows_of_batch;
-        for (int v = member; v < end; v += TEAM) {
-            const size_t place = at(v, r, ldr);
-            SET(GET(residuals + place) * (scale / sum), residuals + place);
+        for (int v = item; v < end; v += ITEMS_PER_SOFTMAX_ROW) {
+            const size_t offset = vector_offset(v, r, ldr);
+            SET(GET(residuals + offset) * (scale / sum), residuals + offset);
             if (v == label / VECTOR) {
-                residuals[place + label % VECTOR] -= scale;
+                residuals[offset + label % VECTOR] -= scale;
                 if (loss) loss[start + r] = weight[row] * (log(sum) + top - h_label);
             }
         }
@@ -263,7 +291,7 @@ void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch
 
 /* ---- dense: small minibatches, one launch each --------------------------------------------------------------------
  * A group owns a slice of the features. Launch i finishes minibatch i - 1: it adds up the logits of all slices, makes the
- * residuals (each group for itself) and steps its rows of W; then it makes its part of the logits of minibatch i. */
+ * residuals (each group for itself) and updates its rows of W; then it makes its share of the logits of minibatch i. */
 KERNEL minibatch(ROWS_OF_X, SHAPE, LABELS, STEP, COORDINATES,
                  __global real *restrict packed,    /* (ldr, ld): the rows of a minibatch, kept for the next launch */
                  __global real *restrict logits,    /* (2, n_slices, panels): of this minibatch and the one before */
@@ -279,38 +307,38 @@ KERNEL minibatch(ROWS_OF_X, SHAPE, LABELS, STEP, COORDINATES,
     if (batch > 0) {
         const int n_rows = batch_rows(batch - 1, batch_size, n_order);
         __global const real *before = (batch & 1) ? logits - n_slices * panels : logits + n_slices * panels;
-        softmax_rows(0, GROUP / TEAM, n_rows, chunk_start(batch - 1, 0, batch_size, chunk), n_rows, n_slices, n_panels, ldr,
-                     n_classes, order, y, weight, before, residuals, group ? 0 : loss, scratch);
-        WAIT;
+        softmax_rows(0, GROUP / ITEMS_PER_SOFTMAX_ROW, n_rows, chunk_start(batch - 1, 0, batch_size, chunk), n_rows, n_slices,
+                     n_panels, ldr, n_outputs, order, y, weight, before, residuals, group ? 0 : loss, scratch);
+        BARRIER;
         const real lr = step_sizes[batch - 1];
         for (int tile = item; tile < tiles_of(j1 - j0, n_panels); tile += GROUP) {
             vector g[ROWS][COLUMNS];
             backward_tile(g, tile, j0, j1 - j0, 0, n_rows, packed, residuals, ld, ldr);
-            const size_t place = tile_place(tile, j1 - j0, ld) + (size_t)j0 * PANEL;
+            const size_t offset = tile_offset(tile, j1 - j0, ld) + (size_t)j0 * PANEL;
             for (int i = 0; i < ROWS; i++)
                 for (int c = 0; c < COLUMNS; c++)
-                    take_step(g[i][c], j0 + tile_row(tile, j1 - j0) + i, place + i * PANEL + c * VECTOR, lr, coef, velocity,
+                    take_step(g[i][c], j0 + tile_row(tile, j1 - j0) + i, offset + i * PANEL + c * VECTOR, lr, coef, velocity,
                               l1, l2, momentum, n_stepped);
         }
-        WAIT;
+        BARRIER;
     }
     const int n_rows = max(batch_rows(batch, batch_size, n_order), 0);
-    pack(item / LINE, GROUP / LINE, n_rows, X, base, order, chunk_start(batch, 0, batch_size, chunk), n_features, j0, j1, mean,
-         scale, packed, ld);
-    WAIT;
+    pack(item / ITEMS_PER_PACKED_ROW, GROUP / ITEMS_PER_PACKED_ROW, n_rows, X, base, order,
+         chunk_start(batch, 0, batch_size, chunk), n_features, j0, j1, mean, scale, packed, ld);
+    BARRIER;
     for (int tile = item; tile < tiles_of(whole_tiles(n_rows), n_panels); tile += GROUP)
         forward_tile(tile, whole_tiles(n_rows), packed, coef, j0, j1, ld, ldr, logits + group * panels);
 }
 
-/* ---- dense: large minibatches, chunk by chunk, a launch for each part of the work ------------------------------------
+/* ---- dense: large minibatches, chunk by chunk, with a launch for each step ------------------------------------
  * The offset of dimension 2 is the number of the chunk. */
 
-/* LINE items pack a row. */
+/* ITEMS_PER_PACKED_ROW items pack a row together. */
 KERNEL pack_rows(ROWS_OF_X, SHAPE, __global const long *restrict order, COORDINATES, __global real *restrict packed)
 {
     const int batch = get_global_id(1), part = get_global_id(2), n_rows = chunk_rows(batch, part, batch_size, chunk, n_order);
-    pack(get_global_id(0) / LINE, n_rows, n_rows, X, base, order, chunk_start(batch, part, batch_size, chunk), n_features, 0, ld,
-         mean, scale, packed, ld);
+    pack(get_global_id(0) / ITEMS_PER_PACKED_ROW, n_rows, n_rows, X, base, order, chunk_start(batch, part, batch_size, chunk),
+         n_features, 0, ld, mean, scale, packed, ld);
 }
 
 /* An item makes a tile of the logits of one slice. */
@@ -324,16 +352,17 @@ KERNEL forward(SHAPE, __global const real *restrict packed, __global const real 
                      logits + (size_t)s * n_panels * ldr * PANEL);
 }
 
-KERNEL softmax(SHAPE, LABELS, __global const real *restrict logits, __global real *restrict residuals, __global real *restrict loss)
+KERNEL softmax(SHAPE, LABELS, __global const real *restrict logits, __global real *restrict residuals,
+               __global real *restrict loss)
 {
     __local real scratch[GROUP];
     const int batch = get_global_id(1), part = get_global_id(2), n_rows = chunk_rows(batch, part, batch_size, chunk, n_order);
-    softmax_rows(get_group_id(0) * (GROUP / TEAM), n_rows, n_rows, chunk_start(batch, part, batch_size, chunk),
-                 batch_rows(batch, batch_size, n_order), n_slices, n_panels, ldr, n_classes, order, y, weight, logits, residuals,
-                 loss, scratch);
+    softmax_rows(get_group_id(0) * (GROUP / ITEMS_PER_SOFTMAX_ROW), n_rows, n_rows, chunk_start(batch, part, batch_size, chunk),
+                 batch_rows(batch, batch_size, n_order), n_slices, n_panels, ldr, n_outputs, order, y, weight, logits,
+                 residuals, loss, scratch);
 }
 
-/* An item makes a tile of the gradient from a share of the rows, and adds it to that of the chunks before. */
+/* An item makes a tile of the gradient from its share of the rows, and adds it to that of the chunks before. */
 KERNEL backward(SHAPE, __global const real *restrict packed, __global const real *restrict residuals, const int n_shares,
                 __global real *restrict gradient) /* (n_shares, like W) */
 {
@@ -343,7 +372,7 @@ KERNEL backward(SHAPE, __global const real *restrict packed, __global const real
     vector g[ROWS][COLUMNS];
     backward_tile(g, tile, 0, ld, (int)((long)n_rows * share / n_shares), (int)((long)n_rows * (share + 1) / n_shares), packed,
                   residuals, ld, ldr);
-    gradient += (size_t)share * n_panels * ld * PANEL + tile_place(tile, ld, ld);
+    gradient += (size_t)share * n_panels * ld * PANEL + tile_offset(tile, ld, ld);
     for (int i = 0; i < ROWS; i++)
         for (int c = 0; c < COLUMNS; c++) {
             __global real *out = gradient + i * PANEL + c * VECTOR;
@@ -351,40 +380,42 @@ KERNEL backward(SHAPE, __global const real *restrict packed, __global const real
         }
 }
 
-/* An item steps a vector of classes of a feature. */
+/* An item updates a vector of outputs of a feature. */
 KERNEL update(SHAPE, STEP, const int n_shares, __global const real *restrict gradient)
 {
-    const size_t size = (size_t)n_panels * ld * PANEL, place = get_global_id(0) * VECTOR;
-    if (place >= size) return;
+    const size_t size = (size_t)n_panels * ld * PANEL, offset = get_global_id(0) * VECTOR;
+    if (offset >= size) return;
     vector g = 0;
-    for (int share = 0; share < n_shares; share++) g += GET(gradient + share * size + place);
-    take_step(g, (int)(place / PANEL % ld), place, step_sizes[get_global_id(1)], coef, velocity, l1, l2, momentum, n_stepped);
+    for (int share = 0; share < n_shares; share++) g += GET(gradient + share * size + offset);
+    take_step(g, (int)(offset / PANEL % ld), offset, step_sizes[get_global_id(1)], coef, velocity, l1, l2, momentum, n_stepped);
 }
 
 /* ---- CSR ---------------------------------------------------------------------------------------------------------- */
 #ifdef SPARSE
-/* A feature takes its steps when it next occurs, all at once: over the steps a .. b - 1 its velocity moved it by
- * v (drift[a] - m^(b - a) drift[b]), drift[s] = lr_s + m drift[s + 1], and the proximal step is taken with the sum of the step
- * sizes. Step 0 is none; minibatch i makes step i + 1. stamp: the first step not taken, for each vector of classes. */
-#define DEBT                                                                                                           \
-    __global const real *restrict drift, __global const real *restrict decay,                                          \
-    __global const real *restrict elapsed, /* each (n_batches + 2,) */                                                 \
-    __global int *restrict stamp           /* (ld, n_vectors) */
+/* A feature takes its steps when it next occurs, all at once: over steps a .. b - 1 its velocity moves it by
+ * v (drift[a] - m^(b - a) drift[b]), with drift[s] = lr_s + m drift[s + 1], and one proximal step is taken with the sum of the
+ * step sizes. Step 0 is none; minibatch i makes step i + 1. See `lag_tables` in skdl/_backends.py.
+ *
+ * drift, decay, cumulative_lr: (n_batches + 2,). last_step: (ld, n_vectors), the first step that is not taken yet. */
+#define LAG_TABLES                                                                                                         \
+    __global const real *restrict drift, __global const real *restrict decay, __global const real *restrict cumulative_lr, \
+        __global int *restrict last_step
 
-vector settled(int j, size_t place, int seen, int until, __global const real *coef, __global const real *velocity,
-                      __global const real *l1, __global const real *l2, __global const real *drift,
-                      __global const real *decay, __global const real *elapsed)
+/* A vector of outputs of feature j after steps since .. until - 1. */
+vector lagged_parameters(int j, size_t offset, int since, int until, __global const real *coef, __global const real *velocity,
+                         __global const real *l1, __global const real *l2, __global const real *drift,
+                         __global const real *decay, __global const real *cumulative_lr)
 {
-    const real lr = elapsed[until] - elapsed[seen];
+    const real lr = cumulative_lr[until] - cumulative_lr[since];
     const vector threshold = lr * l1[j];
-    vector w = GET(coef + place) - (drift[seen] - decay[until - seen] * drift[until]) * GET(velocity + place);
+    vector w = GET(coef + offset) - (drift[since] - decay[until - since] * drift[until]) * GET(velocity + offset);
     w *= 1 / (1 + lr * l2[j]);
     return w - clamp(w, -threshold, threshold);
 }
 
-/* An item makes a vector of logits of a row. X has the stored values of some rows, those that are visited from the base-th on. */
-KERNEL sparse_forward(ROWS_OF_X, __global const int *restrict indices, __global const int *restrict indptr, SHAPE, STEP, DEBT,
-                      __global const real *restrict scale, __global real *restrict logits)
+/* An item makes a vector of logits of a row. X has the stored values of the rows that are visited from the base-th on. */
+KERNEL sparse_forward(ROWS_OF_X, __global const int *restrict indices, __global const int *restrict indptr, SHAPE, STEP,
+                      LAG_TABLES, __global const real *restrict scale, __global real *restrict logits)
 {
     const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
     const int r = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
@@ -393,51 +424,53 @@ KERNEL sparse_forward(ROWS_OF_X, __global const int *restrict indices, __global 
     vector h = 0;
     for (int e = indptr[0]; e < indptr[1]; e++) {
         const int j = indices[e];
-        h += LOAD(X, e) * scale[j] * settled(j, at(v, j, ld), stamp[(size_t)j * n_vectors + v], batch + 1, coef, velocity, l1,
-                                             l2, drift, decay, elapsed);
+        h += LOAD(X, e) * scale[j]
+             * lagged_parameters(j, vector_offset(v, j, ld), last_step[(size_t)j * n_vectors + v], batch + 1, coef, velocity,
+                                 l1, l2, drift, decay, cumulative_lr);
     }
-    SET(h, logits + at(v, r, ldr));
+    SET(h, logits + vector_offset(v, r, ldr));
 }
 
-/* An item brings a vector of classes of a feature that occurs in the minibatch up to date and adds the gradient to its velocity. The minibatch's stored values are sorted by feature. */
+/* An item brings a vector of outputs of a feature that occurs in the minibatch up to date and adds the gradient to its
+ * velocity. The stored values of the minibatch are sorted by feature. */
 KERNEL sparse_step(__global const STORAGE *restrict X, const int first_batch, /* that X has values of */
-                   __global const int *restrict row,           /* of each value, within its minibatch */
-                   __global const int *restrict batch_begin,   /* features of each minibatch */
-                   __global const int *restrict feature,       /* their columns */
-                   __global const int *restrict feature_begin, /* values of each */
-                   SHAPE, STEP, DEBT, __global const real *restrict scale, __global const real *restrict residuals)
+                   __global const int *restrict row,                          /* of each value, within its minibatch */
+                   __global const int *restrict batch_begin,                  /* features of each minibatch */
+                   __global const int *restrict feature,                      /* their columns */
+                   __global const int *restrict feature_begin,                /* values of each */
+                   SHAPE, STEP, LAG_TABLES, __global const real *restrict scale, __global const real *restrict residuals)
 {
     const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
     const int u = batch_begin[batch - first_batch] + get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
     if (u >= batch_begin[batch - first_batch + 1] || feature[u] >= n_stepped) return;
     const int j = feature[u], until = batch + 1;
-    const size_t place = at(v, j, ld), stamp_place = (size_t)j * n_vectors + v;
-    const int seen = stamp[stamp_place];
-    SET(settled(j, place, seen, until, coef, velocity, l1, l2, drift, decay, elapsed), coef + place);
-    vector g = decay[until - seen] * GET(velocity + place);
+    const size_t offset = vector_offset(v, j, ld), k = (size_t)j * n_vectors + v;
+    const int since = last_step[k];
+    SET(lagged_parameters(j, offset, since, until, coef, velocity, l1, l2, drift, decay, cumulative_lr), coef + offset);
+    vector g = decay[until - since] * GET(velocity + offset);
     for (int e = feature_begin[u]; e < feature_begin[u + 1]; e++)
-        g += LOAD(X, e) * scale[j] * GET(residuals + at(v, row[e], ldr));
-    SET(g, velocity + place);
-    stamp[stamp_place] = until;
+        g += LOAD(X, e) * scale[j] * GET(residuals + vector_offset(v, row[e], ldr));
+    SET(g, velocity + offset);
+    last_step[k] = until;
 }
 
-/* The end of an epoch, whose last step is the offset: every feature is settled, and the record starts anew. */
-KERNEL sparse_settle(SHAPE, STEP, DEBT)
+/* The end of an epoch, whose number of minibatches is the offset: every feature takes the steps by which it lags behind. */
+KERNEL finish_lagged(SHAPE, STEP, LAG_TABLES)
 {
     const int last = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
     const int j = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
     if (j >= n_stepped) return;
-    const size_t place = at(v, j, ld), stamp_place = (size_t)j * n_vectors + v;
-    const int seen = stamp[stamp_place];
-    SET(settled(j, place, seen, last + 1, coef, velocity, l1, l2, drift, decay, elapsed), coef + place);
-    SET(GET(velocity + place) * decay[last - seen], velocity + place);
-    stamp[stamp_place] = 0;
+    const size_t offset = vector_offset(v, j, ld), k = (size_t)j * n_vectors + v;
+    const int since = last_step[k];
+    SET(lagged_parameters(j, offset, since, last + 1, coef, velocity, l1, l2, drift, decay, cumulative_lr), coef + offset);
+    SET(GET(velocity + offset) * decay[last - since], velocity + offset);
+    last_step[k] = 0;
 }
 #endif
 
 /* ---- statistics of the columns ------------------------------------------------------------------------------------ */
 
-/* a + b and what rounding takes from it (Knuth's TwoSum). */
+/* Adds b to a sum, and what rounding takes from it to an error (Knuth's TwoSum). */
 void add(real b, __global real *sum, __global real *error)
 {
     const real a = *sum, s = a + b, bb = s - a;
@@ -446,9 +479,9 @@ void add(real b, __global real *sum, __global real *error)
 }
 
 #define STATISTICS_ROWS 64
-#define STRIP (GROUP == 1 ? 16 : 1) /* columns that an item reads together */
+#define STRIP (GROUP == 1 ? 16 : 1) /* columns that an item processes together */
 
-/* Adds the rows [start, stop), of which there are few, to the totals of `width` columns from j on. */
+/* Adds rows [start, stop) to the totals of `width` columns from j on; few rows, since their sums are plain ones. */
 void add_rows(const int width, int j, long start, long stop, ROWS_OF_X, int n_features, __global const long *restrict order,
               __global const real *restrict weight, __global const real *restrict first, __global real *restrict total)
 {
@@ -480,7 +513,7 @@ void add_rows(const int width, int j, long start, long stop, ROWS_OF_X, int n_fe
     }
 }
 
-/* Of each column over a group's share of the rows: sum and sum of squares of x - first, weighted, each with its rounding error,
+/* Of each column over a group's share of the rows: weighted sums of x - first and of its square, each with its rounding error;
  * minimum and maximum. */
 KERNEL statistics(ROWS_OF_X, const long row0, const long n_rows, const int n_features, __global const long *restrict order,
                   __global const real *restrict weight, __global const real *restrict first,
