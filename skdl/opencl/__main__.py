@@ -10,7 +10,6 @@ from time import perf_counter
 import numpy as np
 
 from skdl import SoftmaxRegressionClassifier
-from skdl.opencl._device import all_devices
 
 # 16 MB of bytes in 10 classes: enough that the time of an epoch says something.
 N_ROWS, N_FEATURES = 20_000, 784
@@ -43,6 +42,10 @@ def trial(device):
 
 
 def main(arguments):
+    try:
+        from skdl.opencl._device import all_devices
+    except ImportError as error:
+        sys.exit(str(error))
     if arguments:
         print(trial(arguments[0]))
         return

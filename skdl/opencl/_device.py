@@ -9,6 +9,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from skdl._backends import ForkGuard
+
 try:
     import pyopencl as cl
 except ImportError as error:
@@ -17,27 +19,17 @@ except ImportError as error:
 _PROBE = "__kernel void probe(__global float *x) { x[get_global_id(0)] += get_global_id(0); }"
 
 _lock = threading.RLock()
-_started = _forked = False
-
-
-def _after_fork():
-    global _forked
-    _forked = _started
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+_guard = ForkGuard(used=False)
 
 
 def check_fork():
-    """Drivers have threads that do not survive a fork: a child that used them would wait for ever."""
-    global _started
-    if _forked:
+    """Drivers have threads that do not survive a fork: a child that used them would deadlock."""
+    if _guard.forked:
         raise RuntimeError(
             "This process was forked from one that had used OpenCL, whose drivers do not survive a fork. Use OpenCL in "
             "the parent or in the child alone, or start processes by 'spawn', 'forkserver' or joblib's 'loky'."
         )
-    _started = True
+    _guard.used = True
 
 
 @contextmanager
@@ -161,5 +153,15 @@ def program_of(device, options):
         return _program(device, options)
 
 
+def is_cpu(device):
+    """Whether the device is a CPU, which wants other tiles than a GPU and reads the host's memory."""
+    return bool(device.type & cl.device_type.CPU)
+
+
 def has_double(device):
     return "cl_khr_fp64" in device.extensions
+
+
+def storage_dtype(device, dtype):
+    """The type that values of this type have on the device: float32 for float64 where it has no double precision."""
+    return np.dtype(np.float32 if dtype == np.float64 and not has_double(device) else dtype)

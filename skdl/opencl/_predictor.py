@@ -1,0 +1,66 @@
+"""Prediction on an OpenCL device."""
+
+import numpy as np
+from scipy import sparse
+
+from skdl._backends import compute_dtype
+from skdl.opencl import _csr, _device
+from skdl.opencl._layout import Layout
+
+# Rows whose logits are made and fetched at once.
+LOGIT_ROWS = 4096
+
+
+class Predictor:
+    """parameters -> logits of some rows of X, which is placed once."""
+
+    def __init__(self, memory, n_outputs, X, rows):
+        self.memory, self.n_outputs = memory, n_outputs
+        self.storage, self.n_features, self.is_sparse = X.dtype, X.shape[1], sparse.issparse(X)
+        self.rows = np.arange(X.shape[0]) if rows is None else rows
+        self.layout = None
+        with memory.errors():
+            self.X = memory.place(X)
+
+    def __call__(self, parameters):
+        [coef], [intercept] = parameters
+        dtype = np.result_type(compute_dtype(self.storage), coef.dtype)
+        dtype = _device.storage_dtype(self.memory.device, dtype)
+        logits = np.empty((1, len(self.rows), self.n_outputs), dtype)
+        with self.memory.errors():
+            if self.layout is None or self.layout.dtype != dtype:
+                self._prepare(dtype)
+            coef = self.layout.upload_parameters(coef, intercept)
+            for start, stop in self.parts(coef):
+                logits[0, start:stop] = self.layout.download(self.layout.logits, self.layout.ldr).T[: stop - start]
+        return logits
+
+    def _prepare(self, dtype):
+        storage = _device.storage_dtype(self.memory.device, self.storage)
+        self.layout = layout = Layout(
+            self.memory, dtype, storage, self.n_features, self.n_outputs, min(len(self.rows), LOGIT_ROWS),
+            is_sparse=self.is_sparse, trains=False,
+        )  # fmt: skip
+        self.coordinates = layout.coordinates()
+        if self.is_sparse:
+            self.zeros = self.memory.upload(np.zeros(layout.ld * layout.n_vectors))
+            self.parts = self._sparse_parts
+        else:
+            self.order = self.memory.upload(self.rows)
+            self.parts = self._dense_parts
+
+    def _dense_parts(self, coef):
+        """Make logits part by part; yields first and end row of each."""
+        for batch, _, stop in self.layout.forward(self.X, self.rows, self.order, coef, self.coordinates):
+            yield batch * self.layout.chunk, stop
+
+    def _sparse_parts(self, coef):
+        layout, zeros = self.layout, self.zeros  # no feature lags behind, so most arguments are not looked at
+        step = coef, coef, zeros, zeros, zeros, layout.dtype.type(0), np.int32(0)
+        lag_tables = zeros, zeros, zeros, zeros
+        for start in range(0, len(self.rows), layout.chunk):
+            rows = self.rows[start : start + layout.chunk]
+            arguments = *layout.shape(len(rows)), *step, *lag_tables, self.coordinates[1]
+            forward = layout.sparse_forward(_csr.with_ones(self.X[rows]), 0, *arguments)
+            layout.program.launch(forward, len(rows) * layout.n_vectors)
+            yield start, start + len(rows)
