@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import _data
 from _machine import header
 
-from skdl._backends import get_backend
+from skdl._backends import ceil_div, get_backend
+from skdl._data import InMemory
 from skdl.opencl._device import all_devices, context_of, defect
 
 PROBES = """
@@ -105,15 +106,15 @@ def cases(n_probe, only):
 class Ours:
     """A backend of skdl."""
 
-    def __init__(self, name, X, y, n_classes, batch_size, device=None):
-        _, backend_class = get_backend(name)
-        self.backend = backend_class(X, y.astype(np.int32), None, n_classes, device=device)
-        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=0.0, fit_intercept=True,
+    def __init__(self, name, X, y, n_outputs, batch_size, device=None):
+        source = InMemory(X, y)
+        self.backend, self.block = get_backend(name)(source, n_outputs, device=device), source.block
+        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1), fit_intercept=True,
                            batch_size=batch_size)  # fmt: skip
-        self.step_sizes = np.full(-(-X.shape[0] // batch_size), 1e-6)
+        self.step_sizes = np.full((1, ceil_div(X.shape[0], batch_size)), 1e-6)
 
     def epoch(self, order):
-        self.backend.run_epoch(order, self.step_sizes)
+        self.backend.run(self.block, order, self.step_sizes)
 
 
 class Torch:
@@ -201,7 +202,7 @@ def main():
         n_values = X.nnz if sparse.issparse(X) else X.size
         n_bytes = (8 * X.nnz) if sparse.issparse(X) else X.nbytes
         for indices, (launch, bandwidth, flops) in reached.items():
-            floors = (-(-X.shape[0] // batch_size)) * launch, n_bytes / bandwidth, 4 * n_values * n_classes / flops
+            floors = ceil_div(X.shape[0], batch_size) * launch, n_bytes / bandwidth, 4 * n_values * n_classes / flops
             texts = [
                 f"{what} {1e3 * floor:.1f}"
                 for what, floor in zip(("launches", "bytes", "operations"), floors, strict=True)

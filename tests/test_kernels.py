@@ -8,7 +8,7 @@ import reference
 from _helpers import Problem, logits
 
 from skdl import _kernels
-from skdl.opencl import _backend as _opencl
+from skdl.opencl import _device
 from skdl.openmp import _backend as _openmp
 from skdl.openmp import _layouts, _threads
 
@@ -25,7 +25,7 @@ def kernel_path(request, monkeypatch):
     if backend == "openmp":
         monkeypatch.setenv("SKDL_INSTRUCTION_SET", path)
     else:
-        monkeypatch.setattr(_opencl, "_kind", lambda device: path)
+        monkeypatch.setattr(_device, "is_cpu", lambda device: path == "cpu")
     return backend
 
 

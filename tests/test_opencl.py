@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from importlib.resources import files
 
 import _helpers
 import numpy as np
@@ -16,7 +17,7 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
-from skdl.opencl import __main__, _backend, _device
+from skdl.opencl import __main__, _device, _layout, _memory, _program
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -115,6 +116,13 @@ def test_without_pyopencl():
     assert "ImportError: backend='opencl' needs PyOpenCL: pip install 'skdl[opencl]'." in done.stderr
 
 
+def test_the_program_without_pyopencl():
+    program = "import sys, runpy; sys.modules['pyopencl'] = None; runpy.run_module('skdl.opencl', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "backend='opencl' needs PyOpenCL: pip install 'skdl[opencl]'.\n"
+
+
 def test_a_trial_says_whether_a_device_works(second_driver, monkeypatch):
     monkeypatch.setattr(__main__, "N_ROWS", 500)
     assert re.fullmatch(
@@ -142,7 +150,7 @@ def test_the_list_as_a_program():
 
 
 def test_a_device_without_double_precision_says_so_once(monkeypatch, recwarn):
-    monkeypatch.setattr(_backend, "has_double", lambda device: False)
+    monkeypatch.setattr(_device, "has_double", lambda device: False)
     X = DIGITS.astype(np.float64)
     single = make(early_stopping=True).fit(X, LABELS)
     told = [str(w.message) for w in recwarn if "double precision" in str(w.message)]
@@ -162,9 +170,9 @@ def test_data_larger_than_a_buffer(dtype, monkeypatch):
     """Streamed block by block, it gives the same bits; where minibatches are chunked, too."""
     X = DIGITS.astype(dtype)
     whole = make(batch_size=100).fit(X, LABELS)
-    monkeypatch.setattr(_backend, "LARGEST_X", 0)
+    monkeypatch.setattr(_memory, "LARGEST_X", 0)
     for staging in (1, 50_000):
-        monkeypatch.setattr(_backend, "STAGING_BYTES", staging)
+        monkeypatch.setattr(_memory, "STAGING_BYTES", staging)
         streamed = make(batch_size=100).fit(X, LABELS)
         same_model(streamed, whole)
         assert_array_equal(streamed.predict_proba(X), whole.predict_proba(X))
@@ -172,10 +180,10 @@ def test_data_larger_than_a_buffer(dtype, monkeypatch):
 
 def test_statistics_of_data_larger_than_a_buffer(monkeypatch):
     p = Problem(500, 37, 3, backend="opencl", storage="float32")
-    whole = p.backend_class(p.X, p.y, p.weight, 3).column_statistics(p.order[:400])
-    monkeypatch.setattr(_backend, "LARGEST_X", 0)
-    monkeypatch.setattr(_backend, "STAGING_BYTES", 100 * 4 * 37)
-    streamed = p.backend_class(p.X, p.y, p.weight, 3).column_statistics(p.order[:400])
+    whole = p.backend().statistics(p.block, p.order[:400])
+    monkeypatch.setattr(_memory, "LARGEST_X", 0)
+    monkeypatch.setattr(_memory, "STAGING_BYTES", 100 * 4 * 37)
+    streamed = p.backend().statistics(p.block, p.order[:400])
     for got, expected in zip(streamed, whole, strict=True):
         # sums of 64 products of order 1 and more, in float32
         assert_allclose(got, expected, rtol=0, atol=64 * np.finfo(np.float32).eps * abs(p.X).max() ** 2)
@@ -198,8 +206,8 @@ def test_no_block_is_written_where_the_device_still_reads(monkeypatch):
         log.append(("gather", sum(step == "gather" for step, _ in log)))
         return take(*args, **kwargs)
 
-    monkeypatch.setattr(_backend, "LARGEST_X", 0)
-    monkeypatch.setattr(_backend, "STAGING_BYTES", 100 * 4 * 64)
+    monkeypatch.setattr(_memory, "LARGEST_X", 0)
+    monkeypatch.setattr(_memory, "STAGING_BYTES", 100 * 4 * 64)
     model = make(lr=1e-3, alpha=0, max_iter=1, batch_size=100)
     monkeypatch.setattr(cl, "enqueue_marker", Marker)
     monkeypatch.setattr(np, "take", gather)
@@ -210,10 +218,45 @@ def test_no_block_is_written_where_the_device_still_reads(monkeypatch):
         assert log.index(("free", number - 2)) < log.index(("gather", number))
 
 
+@pytest.mark.parametrize("held_out", [True, False])
+def test_a_gpu_gets_x_once(held_out, monkeypatch):
+    """In a whole fit: the rows that are held out lie in the same X, and X_val is placed once as well."""
+    monkeypatch.setattr(_device, "is_cpu", lambda device: False)
+    sent, Buffer, enqueue_copy = [], cl.Buffer, cl.enqueue_copy
+
+    def buffer(*args, hostbuf=None, **kwargs):
+        sent.append(0 if hostbuf is None else hostbuf.nbytes)
+        return Buffer(*args, hostbuf=hostbuf, **kwargs)
+
+    def copy(queue, dest, src, **kwargs):
+        sent.append(src.nbytes if isinstance(dest, Buffer) else 0)
+        return enqueue_copy(queue, dest, src, **kwargs)
+
+    monkeypatch.setattr(cl, "Buffer", buffer)
+    monkeypatch.setattr(cl, "enqueue_copy", copy)
+    X, X_val = DIGITS[:1000], DIGITS[1000:]
+    validation = {} if held_out else {"X_val": X_val, "y_val": LABELS[1000:]}
+    make(early_stopping=held_out, max_iter=4).fit(X, LABELS[:1000], **validation)
+    assert sent.count(X.nbytes) == 1
+    assert sent.count(X_val.nbytes) == (not held_out)
+    assert all(n_bytes < X_val.nbytes for n_bytes in sent if n_bytes not in (X.nbytes, X_val.nbytes))
+
+
+def test_what_is_placed_counts_as_memory(monkeypatch):
+    """As long as anyone holds it."""
+    monkeypatch.setattr(_device, "is_cpu", lambda device: False)
+    memory = _memory.Memory(_device.choose())
+    X, X_val = DIGITS[:1000], DIGITS[1000:]
+    held = [memory.place(X), memory.place(X_val), memory.place(X)]
+    assert held[0] is held[2] and memory.allocated == X.nbytes + X_val.nbytes
+    del held[1]
+    assert memory.allocated == X.nbytes
+
+
 def test_csr_larger_than_a_buffer(monkeypatch):
     X = sparse.csr_array(DIGITS)
     whole = make(batch_size=100).fit(X, LABELS)
-    monkeypatch.setattr(_backend, "STAGING_BYTES", 100_000)
+    monkeypatch.setattr(_memory, "STAGING_BYTES", 100_000)
     same_model(make(batch_size=100).fit(X, LABELS), whole)
 
 
@@ -225,12 +268,12 @@ def test_csr_larger_than_a_buffer(monkeypatch):
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
 def test_chunks_of_minibatches(n, d, n_logits, batch_size, momentum, kind, stream, monkeypatch):
     """The way of large minibatches, chunk by chunk, gives the twin's result."""
-    monkeypatch.setattr(_backend, "FUSED_LOGITS", 0)
-    monkeypatch.setattr(_backend, "CHUNK_BYTES", {kind: 10 * 8 * 112})  # ten rows of the first
-    monkeypatch.setattr(_backend, "_kind", lambda device: kind)
+    monkeypatch.setattr(_layout, "FUSED_LOGITS", 0)
+    monkeypatch.setattr(_layout, "CHUNK_BYTES", {kind: 10 * 8 * 112})  # ten rows of the first
+    monkeypatch.setattr(_device, "is_cpu", lambda device: kind == "cpu")
     if stream:
-        monkeypatch.setattr(_backend, "LARGEST_X", 0)
-        monkeypatch.setattr(_backend, "STAGING_BYTES", 30 * 8 * d)
+        monkeypatch.setattr(_memory, "LARGEST_X", 0)
+        monkeypatch.setattr(_memory, "STAGING_BYTES", 30 * 8 * d)
     p = Problem(n, d, n_logits, backend="opencl")
     step_sizes = np.full(-(-n // batch_size), 0.3)
     settings = {
@@ -266,7 +309,10 @@ def test_what_cannot_fit_is_refused_before_anything_is_allocated(monkeypatch):
     n_features = 10**11 // 10
     X = sparse.csr_array((np.ones(10), (np.arange(10), np.arange(10))), shape=(10, n_features))
     monkeypatch.setattr(cl, "Buffer", None)
-    with pytest.raises(MemoryError, match=r"is too small: \d+\.\d MB are needed of its \d+\.\d MB.* for coefficients"):
+    too_little = (
+        r"too little memory: \d+\.\d MB needed, \d+\.\d MB available; the largest buffer \(coefficients\) needs"
+    )
+    with pytest.raises(MemoryError, match=too_little):
         model.fit(X, np.arange(10))
     assert vars(model) == before
 
@@ -299,13 +345,13 @@ def test_a_device_that_fails_on_the_way(raised, error, words, container, monkeyp
 
 def test_an_error_of_the_driver_itself(monkeypatch):
     """A buffer of more than a device allows, where nobody looked before."""
-    monkeypatch.setattr(_backend.OpenCLBackend, "_check_capacity", lambda self, **n_bytes: None)
-    backend = _backend.OpenCLBackend(DIGITS, None, None, 10)
+    monkeypatch.setattr(_memory.Memory, "check", lambda self, **n_bytes: None)
+    memory = _memory.Memory(_device.choose())
     with (
         pytest.raises((MemoryError, RuntimeError), match=r"OpenCL device '.*BUFFER_SIZE|out of memory"),
-        backend._errors(),
+        memory.errors(),
     ):
-        backend._scratch(too_much=(1 << 50,))
+        memory.scratch(np.dtype(np.float32), too_much=(1 << 50,))
 
 
 # ---- programs, processes, threads
@@ -315,6 +361,13 @@ def test_a_program_is_built_once(monkeypatch):
     make().fit(DIGITS, LABELS).predict(DIGITS)
     monkeypatch.setattr(cl, "Program", None)
     make().fit(DIGITS, LABELS).predict(DIGITS)
+
+
+@pytest.mark.parametrize("options", [[], ["-DDOUBLE", "-DSPARSE"]])
+def test_the_kernels_compile_by_themselves(options):
+    """Every size and type has a default."""
+    source = (files("skdl.opencl") / "softmax.cl").read_text()
+    cl.Program(_device.context_of(_device.choose()), source).build(options)
 
 
 def test_the_same_bits_again():
@@ -391,7 +444,7 @@ def test_interrupt():
 
 def test_work_ahead_is_bounded(monkeypatch):
     """However long an epoch, few launches are on their way: the host hears an interrupt between them."""
-    monkeypatch.setattr(_backend, "WINDOW_LAUNCHES", 4)
+    monkeypatch.setattr(_program, "WINDOW_LAUNCHES", 4)
     unfinished, most = [], 0
     enqueue = cl.enqueue_nd_range_kernel
 

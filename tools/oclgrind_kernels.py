@@ -14,10 +14,10 @@ from unittest.mock import patch
 
 import numpy as np
 
-from skdl.opencl import _backend
+from skdl.opencl import _device, _layout, _program
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from _helpers import Problem
+from _helpers import Problem, logits
 
 LIBRARY = "/usr/lib/oclgrind/liboclgrind-rt-icd.so"  # where Debian and Ubuntu put it
 # PyOpenCL asks each device for vendors' extras when it builds a program; oclgrind calls that an invalid value.
@@ -32,18 +32,18 @@ def run_kernels():
             for n_logits in 1, 3, 70:
                 for csr in [False] if fused_logits == 0 else [False, True]:
                     with (
-                        patch.object(_backend, "_kind", lambda device, kind=kind: kind),
-                        patch.object(_backend, "FUSED_LOGITS", fused_logits),
-                        patch.object(_backend, "CHUNK_BYTES", {kind: 7 * 80 * 4 if fused_logits == 0 else 1 << 22}),
-                        patch.object(_backend, "LARGEST_GROUP", 64),
+                        patch.object(_device, "is_cpu", lambda device, kind=kind: kind == "cpu"),
+                        patch.object(_layout, "FUSED_LOGITS", fused_logits),
+                        patch.object(_layout, "CHUNK_BYTES", {kind: 7 * 80 * 4 if fused_logits == 0 else 1 << 22}),
+                        patch.object(_program, "LARGEST_GROUP", 64),
                     ):
                         p = Problem(21, 66, n_logits, backend="opencl", storage="float32", csr=csr)
                         penalty = {"l1": np.full(66, 0.01), "l2": np.full(66, 0.01)}
                         settings = {"momentum": 0.5, "coordinates": True, "n_epochs": 2, **penalty}
                         loss = p.run([0.1, 0.1, 0.1], 9, **settings)[0]
                         np.testing.assert_allclose(loss, p.run_twin([0.1, 0.1, 0.1], 9, **settings)[0], rtol=1e-5)
-                        _backend.decision_function(p.X, p.W, p.b)
-                        p.backend_class(p.X, p.y, p.weight, n_logits).column_statistics(p.order)
+                        logits("opencl", p.X, p.W, p.b)
+                        p.backend().statistics(p.block, p.order)
     print("ran every kernel")
 
 
