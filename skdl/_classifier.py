@@ -394,7 +394,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         y : ndarray of shape (n_samples,)
             Labels, of the type of `classes_`.
         """
-        return self.classes_[_softmax.class_numbers(self._logits(X))]
+        numbers = _softmax.class_numbers(self._logits(X))
+        return self.classes_[numbers]
 
     def predict_proba(self, X):
         """Probabilities of the classes: the softmax of the logits, computed in float64.
