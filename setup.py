@@ -4,6 +4,7 @@ import os
 import shutil
 import sysconfig
 import tempfile
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -11,7 +12,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, LinkError, PlatformError
 
 OPENMP_FLAGS = [["-fopenmp"], ["-Xpreprocessor", "-fopenmp", "-lomp"]]
-BOUNDS_CHECKS = os.environ.get("SKDL_BOUNDS_CHECKS") == "1"  # for debugging; see CONTRIBUTING.md
+BOUNDS_CHECKS = os.environ.get("SKDL_BOUNDS_CHECKS") == "1"  # for debugging: `make bounds`, docs/reliability.md
 
 
 class BuildKernels(build_ext):
@@ -55,10 +56,12 @@ class BuildKernels(build_ext):
         return True
 
 
+# GCC or Clang: the vector types are theirs, so MSVC's own cl is out. On Windows clang-cl or MinGW's Clang is the way; GCC for
+# Windows misaligns 32-byte vectors on the stack (GCC bug 54412).
 kernels = Extension(
     "skdl._kernels",
     ["skdl/_kernels.pyx"],
-    depends=["skdl/_microkernels.h", "skdl/_microkernels_isa.h", "skdl/_microkernels_isa_real.h"],
+    depends=glob("skdl/*.h"),
     # -Wno-psabi: vectors never cross a function that is not inlined.
     extra_compile_args=["-O3", "-Wno-psabi", "-Wno-unknown-pragmas"],
 )

@@ -97,16 +97,21 @@ cdef extern from "_microkernels.h" nogil:
 
     ctypedef struct skdl_kernels:
         const char* name
-        void (*plan_fetch)(const skdl_task*, skdl_fetch*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk0, int64_t blk1, int64_t n_outputs) noexcept nogil
-        void (*forward)(const skdl_task*, skdl_fetch*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk) noexcept nogil
-        void (*softmax)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale) noexcept nogil
-        void (*backward)(const skdl_task*, skdl_fetch*, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1, int first, int last, double lr) noexcept nogil
+        void (*plan_fetch)(const skdl_task*, skdl_fetch*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
+                           int64_t blk0, int64_t blk1, int64_t n_outputs) noexcept nogil
+        void (*forward)(const skdl_task*, skdl_fetch*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
+                        int64_t blk) noexcept nogil
+        void (*softmax)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
+                        double batch_scale) noexcept nogil
+        void (*backward)(const skdl_task*, skdl_fetch*, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1, int first,
+                         int last, double lr) noexcept nogil
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
         void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
         void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
-        void (*lagged_update)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* last_step, int32_t until) noexcept nogil
+        void (*lagged_update)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* last_step,
+                              int32_t until) noexcept nogil
         void (*finish_lagged)(const skdl_task*, int64_t c0, int64_t c1, int32_t* last_step, int32_t last) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, double* total) noexcept nogil
 
@@ -320,7 +325,8 @@ cdef struct Chunk:
     double lr
 
 
-cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, Chunk* chunk, Worker* me, double* loss) noexcept nogil:
+cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, Chunk* chunk, Worker* me,
+                         double* loss) noexcept nogil:
     """Step 2, with both waits; return whether to stop."""
     cdef int64_t n_rows = chunk.n_rows
     if skdl_wait(me.barrier, me.n_threads):
@@ -392,7 +398,8 @@ cdef void train_sparse(const skdl_kernels* kernels, const skdl_task* t, skdl_bar
             chunk.start = chunk.begin + i * t.scratch.chunk
             chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
             for p in range(p0, p1):
-                kernels.lagged_update(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1], last_step + p * n_features, batch + 1)
+                kernels.lagged_update(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1],
+                                      last_step + p * n_features, batch + 1)
             poll_signals(&me)
             if skdl_stopped(barrier):
                 break
@@ -466,7 +473,7 @@ cdef void predict_worker(const skdl_kernels* kernels, const skdl_task* shared, s
 def decision_function(
     Data data not None,
     Model model not None,
-    Scratch scratch not None,            # for each of n_threads: packed (chunk * ld,) and logits (n_blocks * n_outputs * chunk,)
+    Scratch scratch not None,            # packed (chunk * ld,) and logits (n_blocks * n_outputs * chunk,) for each thread
     const int64_t[::1] rows,             # IN     (n_rows,) the rows to predict; None: all
     real[:, ::1] out not None,           # OUT    (n_rows, n_outputs)
     int n_threads,
@@ -517,9 +524,9 @@ def column_statistics(
     Data data not None,
     Scratch scratch not None,                # packed (chunk * ld,), for each thread where they share the parts of the rows
     const int64_t[::1] rows not None,        # IN     (n_rows,) the rows that count
-    const real[::1] first_row not None,      # IN     (ld,) the first of them, about which the sums are taken
+    const real[::1] first_row not None,      # IN     (ld,) x0, about which the sums are taken
     real[:, :, ::1] extremes not None,       # INOUT  (n_row_parts, 2, ld) minimum and maximum; inf and -inf before
-    double[:, :, ::1] total not None,        # OUT    (n_row_parts, 2, ld) weighted sums of x - first and its square; zeros before
+    double[:, :, ::1] total not None,        # INOUT  (n_row_parts, 2, ld) sums of w (x - x0), w (x - x0)^2; zeros before
     int n_threads,
     int isa,
 ):

@@ -273,6 +273,8 @@ static inline const skdl_kernels *skdl_select_isa(int isa, int is_double)
 #if defined(__x86_64__)
     if (isa == 2) return is_double ? &skdl_kernels_avx512_double : &skdl_kernels_avx512_float;
     if (isa == 1) return is_double ? &skdl_kernels_avx2_double : &skdl_kernels_avx2_float;
+#else
+    (void)isa;
 #endif
     return is_double ? &skdl_kernels_baseline_double : &skdl_kernels_baseline_float;
 }

@@ -1,6 +1,6 @@
 /* OpenMP's entry points on plain pthreads, for ThreadSanitizer: it does not understand libgomp's own synchronisation and
  * reports races that are none. Threads start with each parallel region and are joined at its end, which it does understand;
- * so what is between them, our leaves and our barrier, is all that it judges. Linked into the extension by checked.sh. */
+ * so what is between them, our micro-kernels and our barrier, is all that it judges. Linked into the extension by checked.sh. */
 #include <pthread.h>
 #include <stdlib.h>
 

@@ -14,7 +14,10 @@ def padded(n):
 
 
 def zeros(shape, dtype):
-    """Zeros aligned to a cache line (an unaligned 64-byte load touches two lines), with room for one full vector past the end."""
+    """Zeros aligned to a cache line, with room for one full vector past the end.
+
+    An unaligned 64-byte load touches two lines.
+    """
     size = math.prod(shape) * dtype.itemsize
     memory = np.zeros(size + 128, dtype=np.uint8)
     begin = -memory.ctypes.data % 64
