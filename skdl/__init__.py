@@ -1,7 +1,9 @@
-"""Softmax regression for scikit-learn, trained by minibatch SGD on Cython/OpenMP kernels.
+"""Softmax regression for scikit-learn: minibatch SGD on Cython/OpenMP and OpenCL kernels, no scaler, nothing to tune.
 
-__init__ -> _classifier -> _sgd
-                       `-> _backends -> openmp -> _kernels
+>>> from skdl import SoftmaxRegressionClassifier
+>>> model = SoftmaxRegressionClassifier().fit([[0.0], [1.0], [4.0], [5.0]], ["low", "low", "high", "high"])
+>>> model.predict([[0.5], [4.5]]).tolist()
+['low', 'high']
 """
 
 from skdl._classifier import SoftmaxRegressionClassifier

@@ -12,7 +12,7 @@ from skdl._softmax import curvature_bound
 
 # ---- max_iter
 
-# Updates that a fit makes, about, or so many epochs where those are more; with fewer than ENOUGH_UPDATES a fit may stop
+# A fit makes about AUTO_UPDATES updates, or AUTO_EPOCHS epochs if that is more; with fewer than ENOUGH_UPDATES it may stop
 # short of the optimum. From the study in benchmarks/auto_lr.py.
 AUTO_UPDATES, AUTO_EPOCHS, ENOUGH_UPDATES = 3000, 5, 1000
 
@@ -47,7 +47,7 @@ def auto_alpha(scaling, n_classes, *, is_sparse):
     return min(float(alpha), np.finfo(float).max)
 
 
-# ---- lr
+# ---- lr, and the batch size that goes with it
 
 # Share of the noise bound that a step may take, for dense and for sparse X: benchmarks/auto_lr.py, benchmarks/sparse_text.py.
 NOISE_DENSE, NOISE_SPARSE = 3.8, 10.0

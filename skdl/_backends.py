@@ -82,12 +82,12 @@ def pair_or_zeros(pair):
 
 
 def moments(n_rows, sum_weight, first, sums, extremes):
-    """Statistics from weighted sums (2, n_features) of x - first and of its square, and minimum and maximum.
+    """Statistics from weighted sums (n_parts, 2, n_features) of x - first and of its square, and minimum and maximum.
 
     Sums about some row, `first`, keep a large offset out of the squares.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
-        mean, square = sums / sum_weight
+        mean, square = sums.sum(axis=0) / sum_weight
         return Statistics(float(n_rows), first + mean, square - mean**2, *extremes)
 
 

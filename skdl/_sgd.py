@@ -215,7 +215,7 @@ def train(source, options, backend, scaling, rng, start, velocity, validate, hoo
         return coef.astype(dtype), intercept.astype(dtype)
 
     history = History()
-    best_loss, best_parameters, epochs_without_change = np.inf, None, 0
+    best_loss, best_parameters, epochs_without_change, stop = np.inf, None, 0, False
     for epoch in range(options.max_iter):
         hooks.begin(current)
         sizes = step_sizes(options.lr_schedule, options.lr, n_batches, epoch, options.max_iter)
@@ -231,11 +231,11 @@ def train(source, options, backend, scaling, rng, start, velocity, validate, hoo
         if options.early_stopping or options.lr_schedule == "constant":
             epochs_without_change = epochs_without_change + 1 if watched > best_loss - options.tol else 0
             best_loss = min(best_loss, watched)
-            history.converged = epochs_without_change >= options.n_iter_no_change
-        history.converged |= hooks.end(current)  # a callback that stops the fit needs no ConvergenceWarning
-        if history.converged:
+            stop = epochs_without_change >= options.n_iter_no_change
+        stop |= hooks.end(current)  # a callback that stops the fit needs no ConvergenceWarning
+        if stop:
             break
-    history.converged |= not history.is_short(n_batches, options.tol)
+    history.converged = stop or not history.is_short(n_batches, options.tol)
     coef, intercept = unscaled()
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise diverged(epoch, options.lr)

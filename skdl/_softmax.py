@@ -1,6 +1,6 @@
 """From logits to labels, probabilities and losses: the one place in Python that knows that two classes have one logit.
 
-Logits (n_rows, n_outputs) are one output a class; of two classes the second alone has one, and the first stands at 0.
+Logits (n_rows, n_outputs) are one per class; with two classes only the second has a logit, and the first's is fixed at 0.
 """
 
 import numpy as np

@@ -21,7 +21,8 @@ SPARSE_TYPES = [np.float64, np.float32]
 def validate_training(estimator, X, y, *, reset):
     """X as the kernels read it: dense, C-ordered and aligned, or CSR that cannot lead them out of bounds; and y.
 
-    NaN and infinity in X are left for `check_finite`, which the statistics may spare: one pass instead of two.
+    NaN and infinity in X are left for `check_finite`, which need not read X again if there are statistics: one pass instead
+    of two.
     """
     X, y = _converted(estimator, X, y, reset=reset, ensure_all_finite=False)
     return _aligned(X), y
@@ -60,7 +61,7 @@ def _is_ready(estimator, X):
 
 
 def check_finite(X, statistics=None, *, complete=False):
-    """Raise scikit-learn's error if X holds NaN or infinity. Statistics of the complete X spare the look at it."""
+    """Raise scikit-learn's error if X holds NaN or infinity; X is not read if statistics of the complete X are finite."""
     values = X.data if sparse.issparse(X) else X
     if values.dtype.kind != "f":
         return

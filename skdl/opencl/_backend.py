@@ -47,7 +47,7 @@ class Backend:
                 return csr_statistics(self.X, self.host_weight, rows)
             first = block.X[rows[0]].astype(self.dtype)
             total = self._column_sums(rows, first).astype(np.float64)
-        sums = np.array([total[:, :2].sum(axis=(0, 1)), total[:, 2:4].sum(axis=(0, 1))])
+        sums = np.array([[total[:, :2].sum(axis=(0, 1)), total[:, 2:4].sum(axis=(0, 1))]])
         extremes = total[:, 4].min(axis=0), total[:, 5].max(axis=0)
         return moments(len(rows), self.host_weight[rows].sum(dtype=np.float64), first, sums, extremes)
 

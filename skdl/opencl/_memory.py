@@ -9,7 +9,8 @@ from scipy import sparse
 from skdl.opencl import _device
 from skdl.opencl._device import cl
 
-# X that is larger than the device's largest buffer, or than this, is streamed through two buffers of STAGING_BYTES.
+# X is streamed through two buffers of STAGING_BYTES if it is larger than the device's largest buffer, or than LARGEST_X (which
+# only tests lower), or if on a GPU it would leave less than half of the memory.
 LARGEST_X = 1 << 62
 STAGING_BYTES = 1 << 26
 

@@ -55,7 +55,7 @@ class Backend:
         if self.is_sparse:
             return csr_statistics(block.X, placed.weight, rows)
         sum_weight = len(rows) if placed.weight is None else placed.weight[rows].sum(dtype=np.float64)
-        # Threads share the rows, since a thread that reads on is the fastest; where rows are wide, a part of each is enough.
+        # Threads share the rows, since reading memory in sequence is fastest; where rows are wide, they share the columns.
         column_block = column_blocks(self.n_features)
         ld, n_blocks = column_block[-1], len(column_block) - 1
         n_parts = 1 if n_blocks >= STATISTICS_PARTS else STATISTICS_PARTS
@@ -68,9 +68,9 @@ class Backend:
         extremes[:, 0], extremes[:, 1] = np.inf, -np.inf
         _kernels.column_statistics(placed.data, scratch, rows, first_row, extremes, total, n_threads, self.isa)
         extremes = extremes[..., : self.n_features].astype(np.float64)
-        sums = total.sum(axis=0)[:, : self.n_features]
         low, high = extremes[:, 0].min(axis=0), extremes[:, 1].max(axis=0)
-        return moments(len(rows), sum_weight, first_row[: self.n_features], sums, (low, high))
+        sums, first_row = total[..., : self.n_features], first_row[: self.n_features]
+        return moments(len(rows), sum_weight, first_row, sums, (low, high))
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         coef, intercept = pair_or_zeros(parameters)
