@@ -1,10 +1,9 @@
 """The CPU kernels: what is computed in which order and by which thread.
 
 The kernels check nothing but types and contiguity (CSR is checked before, by `find_csr_defect`), allocate nothing that grows
-with the data, and hold no GIL;
-`skdl.openmp` prepares their arguments. The inner loops are the micro-kernels of `_microkernels_isa_real.h`, in one version
-for each instruction set and for float and double: `real` below is the one in which a fit computes. Data stay in their
-storage type (`STORAGE`) and are converted in registers.
+with the data, and hold no GIL; `skdl.openmp` prepares their arguments. The inner loops are the micro-kernels of
+`_microkernels_isa_real.h`, in one version for each instruction set and for float and double: `real` below is the one in
+which a fit computes. Data stay in their storage type (`STORAGE`) and are converted in registers.
 
 How threads share an epoch. Dense data: a thread owns blocks of columns. For each chunk of a minibatch (usually the
 whole of it) it
