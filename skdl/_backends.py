@@ -1,6 +1,7 @@
 """What a backend promises, the only list of backends, and what they share."""
 
 import os
+from functools import cache
 from importlib import import_module
 from typing import Protocol
 
@@ -13,6 +14,7 @@ from skdl._scaling import Statistics
 BACKENDS = {"openmp": "skdl.openmp._backend", "opencl": "skdl.opencl._backend"}
 
 
+@cache
 def get_backend(name):
     """The class of a backend."""
     return import_module(BACKENDS[name]).Backend

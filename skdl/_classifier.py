@@ -18,7 +18,7 @@ from skdl._callbacks import CallbackHooks, CallbackSupportMixin, with_callbacks
 from skdl._data import InMemory
 from skdl._parameters import check
 from skdl._scaling import Statistics
-from skdl._sgd import solve, with_model_axis
+from skdl._sgd import solve
 from skdl._version import __version__
 
 
@@ -363,7 +363,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         n_outputs = _softmax.n_outputs(len(self.classes_))
         _validation.check_model_shapes(self.coef_, self.intercept_, n_outputs, X.shape[1])
         backend = _backend(self, InMemory(X), n_outputs)
-        [logits] = backend.predictor(X)(with_model_axis((self.coef_, self.intercept_)))
+        [logits] = backend.predictor(X)((self.coef_[np.newaxis], self.intercept_[np.newaxis]))
         if not np.isfinite(logits).all():
             raise ValueError(f"X is too large for this model: a logit overflows {logits.dtype}.")
         return logits
@@ -472,7 +472,7 @@ def _validator(backend, X, y, weight, rows):
     predict = backend.predictor(X, rows)
 
     def validate(coef, intercept):
-        [logits] = predict(with_model_axis((coef, intercept)))
+        [logits] = predict((coef[np.newaxis], intercept[np.newaxis]))
         return _softmax.log_loss_and_accuracy(logits, y, weight)
 
     return validate

@@ -20,14 +20,20 @@ class InMemory:
     """Data in memory: one block, of which `rows` are visited (None: all). Without y it can only be predicted."""
 
     def __init__(self, X, y=None, weight=None, rows=None):
-        self.rows = np.arange(X.shape[0]) if rows is None else rows
         self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
         # Mean number of stored values of a row.
         self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
+        self._rows, self._order = rows, None
         if weight is not None:
             weight = weight / weight[self.rows].mean()
         self.block = Block(X, None if y is None else y.astype(np.int32), weight)
-        self._order = self.rows.copy()
+
+    @property
+    def rows(self):
+        """The rows that an epoch visits."""
+        if self._rows is None:  # which a prediction need not ask for
+            self._rows = np.arange(self.block.X.shape[0])
+        return self._rows
 
     @property
     def n_rows(self):
@@ -51,6 +57,8 @@ class InMemory:
 
     def epoch(self, rng):
         """The blocks of one epoch, each with the order of its rows; `rng` shuffles it anew, None leaves it as it is."""
+        if self._order is None:
+            self._order = self.rows.copy()
         if rng is not None:
             rng.shuffle(self._order)
         yield self.block, self._order

@@ -19,7 +19,7 @@ depends on the shapes alone, so every number of threads gives the same bits.
 Where an epoch or a prediction takes long, thread 0 looks ten times a second whether the user wants to stop (Ctrl-C).
 """
 
-cimport cython
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
@@ -125,8 +125,8 @@ cdef extern from "_microkernels.h" nogil:
     const skdl_kernels* skdl_select_isa(int isa, int is_double)
 
 
-STORAGE = {"float64": SKDL_FLOAT64, "float32": SKDL_FLOAT32, "float16": SKDL_FLOAT16, "uint8": SKDL_UINT8,
-           "bool": SKDL_UINT8, "int8": SKDL_INT8}
+STORAGE = {np.dtype(np.float64): SKDL_FLOAT64, np.dtype(np.float32): SKDL_FLOAT32, np.dtype(np.float16): SKDL_FLOAT16,
+           np.dtype(np.uint8): SKDL_UINT8, np.dtype(np.bool_): SKDL_UINT8, np.dtype(np.int8): SKDL_INT8}
 PAD = SKDL_PAD
 OPENMP = bool(SKDL_OPENMP)
 INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
@@ -144,17 +144,17 @@ def instruction_sets():
 
 # ---- what the kernels work on
 
-@cython.boundscheck(False)  # an array without elements has an address, too
 cdef const void* address(array, dtype, list kept) except? NULL:
     """The address of a C-contiguous array of this type, which `kept` keeps alive; NULL for None."""
-    cdef const unsigned char[::1] memory
+    cdef Py_buffer buffer
     if array is None:
         return NULL
-    if array.dtype != dtype or not array.flags.c_contiguous:
-        raise TypeError(f"expected a C-contiguous array of {dtype}, got {array.dtype} with strides {array.strides}")
-    memory = array.reshape(-1).view(np.uint8)
+    if array.dtype != dtype:
+        raise TypeError(f"expected an array of {dtype}, got {array.dtype}")
+    PyObject_GetBuffer(array, &buffer, PyBUF_C_CONTIGUOUS)  # an error, if it is not
     kept.append(array)
-    return &memory[0]
+    PyBuffer_Release(&buffer)  # an array stays where it is for as long as it lives
+    return buffer.buf
 
 
 cdef class Data:
@@ -175,7 +175,7 @@ cdef class Data:
     ):
         self.kept, self.dtype = [], None if weight is None else weight.dtype
         self.c.X = <const char*>address(values, values.dtype, self.kept)
-        self.c.storage, self.c.n_features = STORAGE[values.dtype.name], n_features
+        self.c.storage, self.c.n_features = STORAGE[values.dtype], n_features
         self.c.y = <const int32_t*>address(y, INT32, self.kept)
         self.c.weight = address(weight, self.dtype, self.kept)
         if indptr is not None:
