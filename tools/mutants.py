@@ -89,7 +89,7 @@ MUTANTS = [
     ("record not cleared after an epoch", MICRO,
      '    memset(last_step, 0, (size_t)t->data.n_features * sizeof(int32_t));\n',
      ''),
-    ("statistics of the first part only", OPENMP, "total.sum(axis=0)[:, : self.n_features]", "total[0][:, : self.n_features]"),
+    ("statistics of the first part only", BACKENDS, "mean, square = sums.sum(axis=0) /", "mean, square = sums[0] /"),
     ("minimum of the last chunk", MICRO, "least[k] = NAME(load)(low + k * LANES);", "least[k] = NAME(load)(x + k * LANES);"),
     ("a part of the rows twice", KERNELS, "range(share(n_chunks, part, n_row_parts), share(n_chunks, part + 1, n_row_parts))",
      "range(share(n_chunks, part, n_row_parts), n_chunks)"),
