@@ -1,11 +1,7 @@
 """What "auto" stands for: the step size, the strength of the penalty and the number of epochs, from the data."""
 
-from contextlib import nullcontext
-from functools import cache
-
 import numpy as np
 from scipy import sparse
-from threadpoolctl import ThreadpoolController
 
 from skdl._backends import ceil_div
 from skdl._softmax import curvature_bound
@@ -54,8 +50,10 @@ NOISE_DENSE, NOISE_SPARSE = 3.8, 10.0
 # Minibatches whose curvature is looked at; beyond SAMPLE_ROWS a minibatch's curvature is that of all data, and long rows
 # are sampled more sparingly, for SAMPLE_VALUES in all.
 SAMPLED_BATCHES, SAMPLE_ROWS, SAMPLE_VALUES = 8, 1024, 2**22
-# Values of a minibatch up to which BLAS starts no threads.
-SMALL_GEMM = 9000
+# Values of a matrix of which BLAS makes a product without threads. Those would spin on for a while, on the cores that the first
+# epoch needs (OpenBLAS issue 3187), and the bits would depend on their number; a limit on them is a state of the whole
+# process, which fits in several threads would take from each other.
+SMALL_PRODUCT, PIECE_COLUMNS = 8192, 128
 
 
 def even_batch_size(n_rows, batch_size):
@@ -96,29 +94,49 @@ def sampled_curvature(source, scaling, n_batches, batch_size):
         # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
         # and does no harm.
         return largest_curvature(U, weight)
-    # BLAS's idle threads go on spinning for a while, on the cores that the first epoch needs (OpenBLAS issue 3187).
-    # A small product has no threads, and to ask for that takes longer than the product.
-    with _threadpools().limit(limits=1, user_api="blas") if size * row_values > SMALL_GEMM else nullcontext():
-        return largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
+    return largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
 
 
 def largest_curvature(U, weight, n_iter=10):
     """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close.
 
-    U (..., n_rows, n_features) and weight (..., n_rows) may be stacks of minibatches: the largest of all is returned.
+    U (n_rows, n_features) CSR, or (n_batches, n_rows, n_features) dense, of which the largest is returned; weight likewise.
     """
-    v = np.random.default_rng(0).normal(size=(*weight.shape[:-1], U.shape[-1], 1)).astype(U.dtype)
+    v = np.random.default_rng(0).normal(size=(*U.shape[:-2], U.shape[-1], 1)).astype(U.dtype)
     weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
+    multiply, multiply_transposed = _csr_products(U) if sparse.issparse(U) else _dense_products(U)
     value = 0.0
     for _ in range(n_iter):
         norm = np.sqrt((v**2).sum(axis=-2, keepdims=True))
-        p = U @ (v / np.where(norm > 0, norm, 1))
+        p = multiply(v / np.where(norm > 0, norm, 1))
         value = float((weight * p**2).sum(axis=-2).max())
-        v = (U.T if U.ndim == 2 else U.swapaxes(-1, -2)) @ (weight * p)
+        v = multiply_transposed(weight * p)
     return value
 
 
-@cache
-def _threadpools():
-    """The libraries with thread pools that are loaded; finding them takes milliseconds, so it is done once."""
-    return ThreadpoolController()
+def _csr_products(U):
+    return lambda v: U @ v, lambda p: U.T @ p
+
+
+def _dense_products(U):
+    """Functions of v (n_batches, n_features, 1) and p (n_batches, n_rows, 1): U v and U^T p, by products of small pieces."""
+    n_batches, n_rows, n_features = U.shape
+    n_across = ceil_div(n_features, PIECE_COLUMNS)
+    columns = ceil_div(n_features, n_across)
+    rows = next(r for r in range(min(n_rows, SMALL_PRODUCT // columns), 0, -1) if n_rows % r == 0)
+    padding = [(0, 0), (0, 0), (0, n_across * columns - n_features)]
+    if padding[2] != (0, 0):
+        U = np.pad(U, padding)
+    pieces = U.reshape(n_batches, n_rows // rows, rows, n_across, columns).swapaxes(2, 3)
+    transposed = pieces.swapaxes(3, 4)
+
+    def multiply(v):
+        if padding[2] != (0, 0):
+            v = np.pad(v, [padding[0], padding[2], (0, 0)])
+        return (pieces @ v.reshape(n_batches, 1, n_across, columns, 1)).sum(axis=2).reshape(n_batches, n_rows, 1)
+
+    def multiply_transposed(p):
+        products = transposed @ p.reshape(n_batches, n_rows // rows, 1, rows, 1)
+        return products.sum(axis=1).reshape(n_batches, -1, 1)[:, :n_features]
+
+    return multiply, multiply_transposed

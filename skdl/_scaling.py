@@ -83,12 +83,12 @@ class Scaling:
 
     def scale_parameters(self, coef, intercept):
         """Parameters for x to those for u."""
-        return coef / self.scale, intercept + coef @ self.mean if self._centres else intercept
+        return coef / self.scale, intercept + self._at_mean(coef) if self._centres else intercept
 
     def unscale_parameters(self, coef, intercept):
         """Parameters for u to those for x."""
         coef = coef * self.scale
-        return coef, intercept - coef @ self.mean if self._centres else intercept
+        return coef, intercept - self._at_mean(coef) if self._centres else intercept
 
     def scale_gradient(self, coef, intercept):
         """A gradient, or a velocity, for x to one for u."""
@@ -97,6 +97,9 @@ class Scaling:
     def unscale_gradient(self, coef, intercept):
         """A gradient, or a velocity, for u to one for x."""
         return coef / self.scale + self._shift(intercept), intercept
+
+    def _at_mean(self, coef):
+        return np.einsum("...d,d->...", coef, self.mean)  # BLAS would take threads, and the bits depend on their number
 
     def _shift(self, intercept):
         return intercept[..., np.newaxis] * self.mean if self._centres else 0

@@ -8,6 +8,7 @@ import pytest
 import reference
 from _helpers import DIGITS, LABELS
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
 from sklearn.metrics import log_loss
 
 from skdl._auto import auto_lr, largest_curvature
@@ -54,11 +55,18 @@ def test_scaling_there_and_back():
         assert_allclose(got, expected, atol=1e-12)
 
 
-def test_curvature_is_the_largest_eigenvalue():
+@pytest.mark.parametrize("shape", [(1, 50, 4), (3, 50, 4), (2, 97, 300), (1, 1, 129)])
+def test_curvature_is_the_largest_eigenvalue(shape):
+    """The largest of several minibatches, which are cut into pieces on the way."""
     rng = np.random.default_rng(0)
-    U, weight = rng.normal(size=(50, 4)) * [5, 1, 1, 1], rng.uniform(0, 5, 50)
-    expected = np.linalg.eigvalsh((U * weight[:, np.newaxis]).T @ U / weight.sum())[-1]
+    U, weight = rng.normal(size=shape), rng.uniform(0, 5, shape[:2])
+    U[..., 0] *= np.linspace(3, 6, shape[0])[:, np.newaxis]
+    U[-1, :, -1] *= 20
+    expected = max(
+        np.linalg.eigvalsh((u * w[:, np.newaxis]).T @ u / w.sum())[-1] for u, w in zip(U, weight, strict=True)
+    )
     assert largest_curvature(U, weight) == pytest.approx(expected, rel=1e-3)
+    assert largest_curvature(sparse.csr_array(U[-1]), weight[-1]) == pytest.approx(expected, rel=1e-3)
 
 
 def test_one_logit_takes_twice_the_step():

@@ -1,5 +1,6 @@
 """Threads, processes and failures around a fit: the same bits, no hang, and an estimator as it was."""
 
+import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -135,6 +136,47 @@ def test_import_order(library, order, alone):
     pytest.importorskip(library)
     done = run(order.format(library), SETUP, "print(make().fit(X, Y).coef_.tobytes().hex())")
     assert done.stdout.strip() == alone[0].tobytes().hex()
+
+
+BLAS = """
+    import json
+    from concurrent.futures import ThreadPoolExecutor
+    import numpy as np
+    from sklearn.datasets import make_classification
+    from threadpoolctl import threadpool_info
+    from skdl import SoftmaxRegressionClassifier
+    def blas_threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+"""
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="BLAS has one thread on one core")
+def test_fits_at_once_leave_the_threads_of_blas_alone():
+    """A limit on them is a state of the process: what one fit saves and restores, another has changed."""
+    program = """
+        X, y = np.random.default_rng(0).normal(size=(600, 2000)).astype("f4"), np.arange(600) % 3
+        fit = SoftmaxRegressionClassifier(n_jobs=1, max_iter=1).fit
+        before = blas_threads()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: fit(X, y) and None, range(40)))
+        print(json.dumps([before, blas_threads()]))
+    """
+    before, after = json.loads(run(BLAS, program, OPENBLAS_NUM_THREADS="2").stdout)
+    assert before == after
+    assert 2 in before
+
+
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="BLAS has one thread on one core")
+def test_no_bit_depends_on_the_threads_of_blas():
+    program = """
+        X, y = make_classification(100, 20_000, n_informative=50, random_state=0)
+        model = SoftmaxRegressionClassifier(max_iter=3, random_state=0).fit(X + 5, y)
+        model.partial_fit(X, y)
+        print(json.dumps([model.lr_, model.intercept_.tobytes().hex(), model.coef_.sum(), blas_threads()]))
+    """
+    one, two = (json.loads(run(BLAS, program, OPENBLAS_NUM_THREADS=n).stdout) for n in ("1", "2"))
+    assert one[:3] == two[:3]
+    assert one[3] != two[3]
 
 
 # ---- failures
