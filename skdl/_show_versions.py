@@ -3,6 +3,7 @@
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 
 from skdl import _kernels
 from skdl._backends import BACKENDS
@@ -35,7 +36,7 @@ def show_versions():
         "OpenMP": "yes" if _kernels.OPENMP else "no: built without it, so fits run on one thread",
         "threads": _threads.max_threads(None),
         "instruction set": f"{_threads.isa()[1]} (of {', '.join(_kernels.instruction_sets())})",
-        "backends": ", ".join(BACKENDS),
+        "backends": ", ".join(BACKENDS) + ("" if find_spec("pyopencl") else " (which needs PyOpenCL)"),
     }
     rows.update({package: _installed(package) for package in PACKAGES})
     for name, value in rows.items():

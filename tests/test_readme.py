@@ -3,6 +3,7 @@
 import doctest
 import inspect
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ def test_readme(monkeypatch, capsys):
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(snippets) >= 2
     namespace = {}
-    for snippet in snippets:
-        exec(compile(snippet, "README.md", "exec"), namespace)
+    with warnings.catch_warnings(action="error"):
+        for snippet in snippets:
+            exec(compile(snippet, "README.md", "exec"), namespace)
     printed = capsys.readouterr().out
     error = float(re.search(r"([\d.]+) % test error", printed).group(1))
     assert error < 7.6
