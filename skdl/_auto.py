@@ -83,10 +83,9 @@ def sampled_curvature(source, scaling, n_batches, batch_size):
     """The largest curvature of a few minibatches."""
     row_values = 1 + int(source.row_values) if source.is_sparse else source.n_features
     size = max(1, min(batch_size, SAMPLE_ROWS, SAMPLE_VALUES // row_values))
-    sampled = source.rows
-    if n_batches > 1:
-        n_sampled = min(SAMPLED_BATCHES * size, source.n_rows)
-        sampled = np.random.default_rng(0).choice(source.rows, n_sampled, replace=False)
+    sampled, n_sampled = source.rows, SAMPLED_BATCHES * size
+    if n_batches > 1 or n_sampled < source.n_rows:
+        sampled = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
     n_sampled = len(sampled) // size
     X, weight = source.sample(sampled[: n_sampled * size])
     U = scaling.apply(X)
