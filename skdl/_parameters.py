@@ -1,5 +1,7 @@
 """What the estimator's parameters may be, in one table, and the checked values as plain Python numbers."""
 
+import math
+import reprlib
 from dataclasses import dataclass
 from numbers import Integral, Real
 
@@ -9,11 +11,14 @@ from skdl._backends import BACKENDS
 
 
 def _is_number(x):
-    return isinstance(x, Real) and not isinstance(x, bool | np.bool_) and np.isfinite(x)
+    try:
+        return isinstance(x, Real) and not isinstance(x, bool | np.bool_) and math.isfinite(x)
+    except OverflowError:  # an integer beyond float's range
+        return False
 
 
 def _is_count(x):
-    return isinstance(x, Integral) and not isinstance(x, bool | np.bool_)
+    return isinstance(x, Integral) and not isinstance(x, bool | np.bool_) and abs(int(x)) < 2**63
 
 
 def _is_auto(x):
@@ -27,8 +32,8 @@ def _is_flag(x):
 # For each parameter: what is valid, and how to say it.
 VALID = {
     "lr": (lambda x: _is_auto(x) or (_is_number(x) and x > 0), "'auto' or a number > 0"),
-    "batch_size": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
-    "max_iter": (lambda x: _is_auto(x) or (_is_count(x) and x >= 1), "'auto' or an integer >= 1"),
+    "batch_size": (lambda x: _is_count(x) and x >= 1, "an integer >= 1 and < 2**63"),
+    "max_iter": (lambda x: _is_auto(x) or (_is_count(x) and x >= 1), "'auto' or an integer >= 1 and < 2**63"),
     "lr_schedule": (
         lambda x: isinstance(x, str) and x in ("constant", "linear", "cosine"),
         "'constant', 'linear' or 'cosine'",
@@ -39,7 +44,7 @@ VALID = {
     "fit_intercept": (_is_flag, "True or False"),
     "shuffle": (_is_flag, "True or False"),
     "tol": (lambda x: _is_number(x) and x >= 0, "a number >= 0"),
-    "n_iter_no_change": (lambda x: _is_count(x) and x >= 1, "an integer >= 1"),
+    "n_iter_no_change": (lambda x: _is_count(x) and x >= 1, "an integer >= 1 and < 2**63"),
     "early_stopping": (_is_flag, "True or False"),
     "validation_fraction": (lambda x: _is_number(x) and 0 < x < 1, "a number > 0 and < 1"),
     "class_weight": (
@@ -97,5 +102,5 @@ def check(estimator):
     for name, (is_valid, expected) in VALID.items():
         value = getattr(estimator, name)
         if not is_valid(value):
-            raise ValueError(f"{name}={value!r} is not valid: expected {expected}.")
+            raise ValueError(f"{name}={reprlib.repr(value)} is not valid: expected {expected}.")
     return Options(**{name: _plain(getattr(estimator, name)) for name in VALID})
