@@ -239,6 +239,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             if options.early_stopping and held_out is None:
                 rows, rows_val = _validation.hold_out(rows, y, options.validation_fraction, options.random_state)
                 held_out = X, y[rows_val], None if weight is None else weight[rows_val], rows_val
+            if not options.shuffle:
+                _validation.warn_of_sorted_rows(y[rows], len(classes), options.batch_size)
             enough_epochs = auto_epochs(len(rows), options.batch_size)
             if options.max_iter == "auto":
                 options = replace(options, max_iter=enough_epochs)
@@ -361,10 +363,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         check_is_fitted(self)
         X = _validation.validate_prediction(self, X)
         n_outputs = _softmax.n_outputs(len(self.classes_))
-        _validation.check_model_shapes(self.coef_, self.intercept_, n_outputs, X.shape[1])
+        _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
         backend = _backend(self, InMemory(X), n_outputs)
         [logits] = backend.predictor(X)((self.coef_[np.newaxis], self.intercept_[np.newaxis]))
         if not np.isfinite(logits).all():
+            if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
+                raise ValueError("coef_ or intercept_ contains NaN or infinity: this model needs finite numbers.")
             raise ValueError(f"X is too large for this model: a logit overflows {logits.dtype}.")
         return logits
 

@@ -33,7 +33,7 @@ from skdl import _softmax
 from skdl._auto import ENOUGH_UPDATES, auto_alpha, auto_lr, even_batch_size
 from skdl._backends import ceil_div
 from skdl._scaling import Scaling, Statistics
-from skdl._validation import check_model_shapes
+from skdl._validation import check_model
 
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
 # model finite.
@@ -115,7 +115,9 @@ def solve(source, options, backend, *, rng=None, start=None, stream=None, valida
     velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
     for parameters in (start, velocity):
         if parameters is not None:
-            check_model_shapes(*parameters, backend.n_outputs, source.n_features)
+            check_model(*parameters, backend.n_outputs, source.n_features)
+    if start is not None and not options.fit_intercept:
+        start = start[0], np.zeros_like(start[1])
     solution = train(source, options, backend, scaling, rng, start, velocity, validate, hooks or EpochHooks())
     if stream is not None:
         [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
@@ -151,13 +153,14 @@ def resolve(source, options, backend, stream):
 def penalties(options, scale, dtype):
     """(l1, l2), each (n_models, n_features) or None: strengths of the penalty on the coefficients W' of u.
 
-    In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|. Where that is beyond
-    the range of dtype, it holds W' at 0 all the same.
+    In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|. Where that overflows
+    dtype, it holds W' at 0 all the same; where alpha overflows and scale^2 underflows, there is none.
     """
     strength, l1_ratio = options.alpha / (1 - options.momentum), options.l1_ratio
     with np.errstate(over="ignore", invalid="ignore"):
         l2 = np.minimum(strength * (1 - l1_ratio) * scale**2, np.finfo(dtype).max)
         l1 = np.minimum(strength * l1_ratio * scale, np.finfo(dtype).max)
+    l1, l2 = (np.where(np.isnan(penalty), 0.0, penalty) for penalty in (l1, l2))
     return (
         l1[np.newaxis] if options.alpha > 0 and l1_ratio > 0 else None,
         l2[np.newaxis] if options.alpha > 0 and l1_ratio < 1 else None,
@@ -221,7 +224,7 @@ def train(source, options, backend, scaling, rng, start, velocity, validate, hoo
         sizes = step_sizes(options.lr_schedule, options.lr, n_batches, epoch, options.max_iter)
         [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size)
         if not loss < DIVERGED:  # NaN included
-            raise diverged(epoch, options.lr)
+            raise diverged(epoch, options.lr, scaling)
         history.add(loss, None if validate is None else validate(*current()))
         if options.verbose:
             print(history.last_line())
@@ -238,13 +241,16 @@ def train(source, options, backend, scaling, rng, start, velocity, validate, hoo
     history.converged = stop or not history.is_short(n_batches, options.tol)
     coef, intercept = unscaled()
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise diverged(epoch, options.lr)
+        raise diverged(epoch, options.lr, scaling)
     coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
     return Solution(coef, intercept, options.lr, options.alpha, history)
 
 
-def diverged(epoch, lr):
+def diverged(epoch, lr, scaling):
+    advice = "Choose a smaller lr, scale the features, or use lr='auto'."
+    if not scaling.is_identity:  # it is in use
+        advice = "Scale the features, or choose a numeric lr."
     return ValueError(
         f"Training diverged: the loss or a coefficient became infinite, NaN or larger than 1/eps in epoch {epoch + 1} with "
-        f"lr={lr:.6g}. Choose a smaller lr, scale the features, or use lr='auto'."
+        f"lr={lr:.6g}. {advice}"
     )

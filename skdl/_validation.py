@@ -1,6 +1,7 @@
 """X, y, weights and models as arrays that the kernels may trust, or an error that says what is wrong."""
 
-from numbers import Real
+import warnings
+from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
@@ -14,6 +15,22 @@ from skdl._kernels import find_csr_defect
 # Storage types that the kernels convert themselves; whatever is not among them becomes float64.
 DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
 SPARSE_TYPES = [np.float64, np.float32]
+# How the names of types begin that NumPy, pandas and polars have for dates, times and texts.
+NOT_NUMBERS = (
+    "datetime",
+    "date",
+    "timedelta",
+    "duration",
+    "time",
+    "str",
+    "<u",
+    ">u",
+    "|u",
+    "|s",
+    "bytes",
+    "utf8",
+    "string",
+)
 
 # ---- X
 
@@ -24,8 +41,8 @@ def validate_training(estimator, X, y, *, reset):
     NaN and infinity in X are left for `check_finite`, which need not read X again if there are statistics: one pass instead
     of two.
     """
-    X, y = _converted(estimator, X, y, reset=reset, ensure_all_finite=False)
-    return _aligned(X), y
+    X, y = _converted(estimator, X, plain_labels(y, "y"), reset=reset, ensure_all_finite=False)
+    return _without_duplicates(_aligned(X)) if sparse.issparse(X) else _aligned(X), y
 
 
 def validate_prediction(estimator, X):
@@ -37,14 +54,41 @@ def validate_prediction(estimator, X):
 
 
 def _converted(estimator, X, *y, **checks):
-    if sparse.issparse(X):
-        X = as_csr(X)
+    X = as_csr(X) if sparse.issparse(X) else _as_numbers(X)
     types = SPARSE_TYPES if sparse.issparse(X) else DENSE_TYPES
     return validate_data(estimator, X, *y, accept_sparse="csr", dtype=types, order="C", **checks)
 
 
+def _as_numbers(X):
+    """X, which is not sparse, in a form of whose type scikit-learn takes notice, or TypeError if it holds no numbers.
+
+    scikit-learn would read "1.5" and a date as numbers, and make float64 of a list of float32 rows or of a torch tensor.
+    """
+    if hasattr(X, "dtypes"):  # of a data frame, one for each column
+        dtypes = list(X.dtypes)
+    else:
+        if not isinstance(getattr(X, "dtype", None), np.dtype) and (
+            isinstance(X, list | tuple) or hasattr(X, "__array__")
+        ):
+            try:
+                X = np.asarray(X)
+            except (RuntimeError, TypeError) as error:  # torch's: bfloat16, a gradient, another device
+                raise TypeError(f"X, of type {type(X).__name__}, is not readable as a NumPy array: {error}") from error
+        dtypes = [X.dtype] if isinstance(X, np.ndarray) else []
+    for dtype in dtypes:
+        if str(dtype).lower().startswith(NOT_NUMBERS):
+            raise TypeError(f"X holds values of type {dtype}: expected numbers (floats, integers or bool).")
+    if isinstance(X, np.ndarray) and X.dtype == object:
+        text = next((value for value in X.flat if isinstance(value, str | bytes)), None)
+        if text is not None:
+            raise TypeError(f"X holds {text!r}, a {type(text).__name__}: expected numbers (floats, integers or bool).")
+    return X
+
+
 def _aligned(X):
-    return X if sparse.issparse(X) else np.require(X, requirements="CA")
+    if not sparse.issparse(X):
+        return np.require(X, requirements="CA")
+    return X if X.dtype in SPARSE_TYPES else X.astype(np.float64)  # as sparse columns of pandas may be
 
 
 def _is_ready(estimator, X):
@@ -125,13 +169,52 @@ def _checked_compressed(X, shape):
     defect = find_csr_defect(indices, indptr, min(len(data), len(indices)), shape[1])
     if defect is not None:
         raise ValueError(defect)
-    data = np.require(data, requirements="CA")
+    data, n_stored = np.require(data, requirements="CA"), indptr[-1]
+    if len(data) > n_stored or len(indices) > n_stored:  # what is stored beyond is no part of the array
+        data, indices = data[:n_stored], indices[:n_stored]
     if data is X.data and indices is X.indices and indptr is X.indptr:
         return X
     return type(X)((data, indices, indptr), shape=X.shape)
 
 
+def _without_duplicates(X):
+    """CSR in which no place is stored twice: statistics would take the parts of a value for values."""
+    X = type(X)((X.data, X.indices, X.indptr), shape=X.shape)  # which knows nothing yet of its format, and so looks
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
+
+
 # ---- y
+
+
+def plain_labels(y, name):
+    """Labels whose type NumPy would lose or not know as NumPy's: nullable integers and bool, and integers as objects."""
+    dtype = getattr(y, "dtype", None)
+    if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(y, "isna"):  # an extension type of pandas
+        if y.isna().any():
+            raise ValueError(f"{name} contains missing values: expected a label for each row.")
+        y = y.to_numpy(dtype=dtype.numpy_dtype) if getattr(dtype, "kind", "O") in "iub" else np.asarray(y)
+    values = np.asarray(y) if isinstance(y, list | tuple) else y
+    if getattr(values, "dtype", None) == np.dtype(object) and values.ndim == 1:
+        return _plain_objects(np.asarray(values), name)
+    return y
+
+
+def _plain_objects(values, name):
+    types = {type(value) for value in values}
+    if type(None) in types or "NAType" in {each.__name__ for each in types}:
+        raise ValueError(f"{name} contains missing values: expected a label for each row.")
+    if all(issubclass(each, Integral) for each in types):
+        return np.array(values.tolist())
+    if any(issubclass(each, str) for each in types) and not all(issubclass(each, str) for each in types):
+        missing = [value for value in values if isinstance(value, float) and value != value]
+        if missing:
+            raise ValueError(f"{name} contains missing values (NaN): expected a label for each row.")
+        names = ", ".join(sorted(each.__name__ for each in types))
+        raise ValueError(f"{name} mixes labels of the types {names}: expected labels of one type.")
+    return values
 
 
 def number_labels(y):
@@ -175,7 +258,7 @@ def classes_of_stream(classes, known):
         if known is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")
         return known
-    classes = np.unique(column_or_1d(classes))
+    classes = np.unique(column_or_1d(plain_labels(classes, "classes")))
     if known is not None and not np.array_equal(classes, known):
         raise ValueError(f"classes={classes} differ from those of the first call: {known}.")
     if len(classes) < 2:
@@ -268,9 +351,9 @@ def validate_held_out(estimator, X_val, y_val, sample_weight_val, classes):
         raise ValueError(f"{given} is given, but {missing} is not: a validation set needs both.")
     try:
         X_val = validate_prediction(estimator, X_val)
-    except ValueError as error:  # whose text speaks of X
-        raise ValueError(f"X_val: {error}") from error
-    y_val = column_or_1d(y_val)
+    except (TypeError, ValueError) as error:  # whose text speaks of X
+        raise type(error)(f"X_val: {error}") from error
+    y_val = column_or_1d(plain_labels(y_val, "y_val"))
     if len(y_val) != X_val.shape[0]:
         raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
     weight = check_weight(sample_weight_val, len(y_val), "sample_weight_val")
@@ -291,12 +374,29 @@ def hold_out(rows, y, validation_fraction, random_state):
 # ---- models
 
 
-def check_model_shapes(coef, intercept, n_outputs, n_features):
+def check_model(coef, intercept, n_outputs, n_features):
     """The kernels trust these, but a model may come from a file, or its user may have set them."""
+    for name, a in (("coef_", coef), ("intercept_", intercept)):
+        if not isinstance(a, np.ndarray) or a.dtype.kind != "f" or a.dtype.itemsize > 8:
+            given = f"an array of {a.dtype}" if isinstance(a, np.ndarray) else f"a {type(a).__name__}"
+            raise ValueError(f"{name} is {given}: this model needs an array of float64 or float32.")
     if np.shape(coef) != (n_outputs, n_features) or np.shape(intercept) != (n_outputs,):
         raise ValueError(
             f"coef_ has shape {np.shape(coef)} and intercept_ {np.shape(intercept)}: "
             f"this model needs {(n_outputs, n_features)} and {(n_outputs,)}."
+        )
+
+
+def warn_of_sorted_rows(y, n_classes, batch_size):
+    """Warn where rows that are visited in their order come class by class: the last class then is what the model knows."""
+    changes = np.count_nonzero(np.diff(y))
+    mixed = len(y) * (1 - ((np.bincount(y, minlength=n_classes) / len(y)) ** 2).sum())  # in a random order
+    if len(y) > batch_size and changes < 0.1 * mixed:
+        warnings.warn(
+            f"shuffle=False visits the rows in their order, in which labels change {changes} times (in a random order about "
+            f"{mixed:.0f} times): the last rows that are visited weigh most. Shuffle the rows once, or set shuffle=True.",
+            UserWarning,
+            stacklevel=4,
         )
 
 
@@ -306,7 +406,6 @@ def check_warm_start(estimator, classes, n_features):
         raise ValueError(
             f"warm_start=True needs the classes of the previous fit, {estimator.classes_}, but y has {classes}."
         )
-    if np.ndim(estimator.coef_) == 2 and estimator.coef_.shape[1] != n_features:
-        raise ValueError(
-            f"warm_start=True needs the {estimator.coef_.shape[1]} features of the previous fit, but X has {n_features}."
-        )
+    shape = np.shape(estimator.coef_)
+    if len(shape) == 2 and shape[1] != n_features:
+        raise ValueError(f"warm_start=True needs the {shape[1]} features of the previous fit, but X has {n_features}.")

@@ -1,8 +1,11 @@
 """One table of what goes wrong: how it is called, the error, and the words that its message must have."""
 
 import re
+import reprlib
 
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from _helpers import fitted_state
 from scipy import sparse
@@ -45,11 +48,11 @@ def row(
 
 # ---- every parameter
 
-NUMBERS = ["one", None, [1], 1j, float("nan"), float("inf")]
-COUNTS = ["one", None, 2.5, True, 0, -1]
+NUMBERS = ["one", None, [1], 1j, float("nan"), float("inf"), 10**400]
+COUNTS = ["one", None, 2.5, True, 0, -1, 10**400]
 FLAGS = ["yes", None, 1, 0.0]
 BAD_PARAMETERS = {
-    "lr": (["fast", None, [0.1], True, 0, -0.5, float("nan"), float("inf")], "auto", "> 0|positive"),
+    "lr": (["fast", None, [0.1], True, 0, -0.5, float("nan"), float("inf"), 10**400], "auto", "> 0|positive"),
     "batch_size": ([*COUNTS, "auto"], "integer", ">= 1|positive"),
     "max_iter": (COUNTS, "integer", ">= 1|positive"),
     "lr_schedule": (["exponential", None, 1, ["linear"]], "constant", "linear", "cosine"),
@@ -73,8 +76,15 @@ BAD_PARAMETERS = {
 
 for parameter, (values, *expected) in BAD_PARAMETERS.items():
     for value in values:
-        came = re.escape(repr(value))
-        row(f"{parameter}={value!r}", rf"\b{parameter}\b", came, *expected, methods=FITS, params={parameter: value})
+        came = re.escape(reprlib.repr(value))
+        row(
+            f"{parameter}={reprlib.repr(value)}",
+            rf"\b{parameter}\b",
+            came,
+            *expected,
+            methods=FITS,
+            params={parameter: value},
+        )
 
 row(
     "device of the CPU",
@@ -150,7 +160,32 @@ row("3-D", "dim 3|3", methods=ALL, X=X[:, :, np.newaxis])
 row("complex", "[Cc]omplex", methods=ALL, X=X * 1j)
 row("sparse 1-D", "2D", rf"\({N},\)", methods=ALL, X=sparse.coo_array(X[:, 0]))
 row("sparse 3-D", "2D", rf"\({N}, 2, 2\)", methods=ALL, X=sparse.coo_array(X.reshape(N, 2, 2)))
-row("text", "could not convert|numeric", methods=ALL, X=np.full((N, D), "a"))
+DATES = (1e9 * X).astype("datetime64[s]")
+FRAME = pd.DataFrame(X)
+for name, bad, *words in [
+    ("text", np.full((N, D), "a"), "<U1"),
+    ("numbers as text", X.astype(str), "<U"),
+    ("numbers as bytes", X.astype("S"), r"\|S"),
+    ("text in objects", X.astype(str).astype(object), "'.*a str"),
+    ("a list of text", X.astype(str).tolist(), "<U"),
+    ("dates", DATES, "datetime64"),
+    ("durations", DATES - DATES[0, 0], "timedelta64"),
+    ("a column of dates", FRAME.assign(date=DATES[:, 0]).drop(columns=0), "datetime64"),
+    ("a column of durations", FRAME.assign(date=DATES[:, 0] - DATES[0, 0]).drop(columns=0), "timedelta64"),
+    ("a column of text", FRAME.assign(text="1.5").drop(columns=0), "str|'1.5'"),
+    ("a polars column of text", pl.DataFrame({"a": ["1.5"] * N, "b": X[:, 0], "c": X[:, 0], "d": X[:, 0]}), "String"),
+]:
+    row(name, "X holds", "expected numbers", *words, error=TypeError, methods=ALL, X=bad)
+    row(f"{name} in X_val", "X_val: X holds", *words, error=TypeError, X_val=bad, y_val=Y)
+for name, y in [
+    ("None in y", [None, *Y[1:].tolist()]),
+    ("NA in y", pd.array([pd.NA, *Y[1:]], dtype="Int64")),
+    ("NA in texts", pd.Series([pd.NA, *Y[1:].astype(str)], dtype="string")),
+    ("NaN beside texts", np.array([np.nan, *Y[1:].astype(str)], dtype=object)),
+]:
+    row(name, r"\by\b", "missing values", methods=FITS, y=y)
+    row(f"{name}_val", "y_val", "missing values", X_val=X, y_val=y)
+row("numbers and texts in y", r"\by\b", "int64, str", methods=FITS, y=np.array(["1", *Y[1:]], dtype=object))
 row("fewer labels than rows", "inconsistent", str(N), str(N - 1), methods=FITS, y=Y[:-1])
 row("y is None", r"\by\b", "None", y=None)
 row("regression target", "[Cc]ontinuous", methods=FITS, y=np.linspace(0, 1, N))

@@ -4,6 +4,7 @@ from functools import partial
 
 import _helpers
 import numpy as np
+import pandas as pd
 import pytest
 from _helpers import DIGITS, LABELS, TEXTBOOK, same_model
 from numpy.testing import assert_allclose, assert_array_equal
@@ -192,6 +193,13 @@ def stored_zeros(X):
     return sparse.csr_array((X.ravel(), np.tile(np.arange(D), N), np.arange(0, N * D + 1, D)), shape=X.shape)
 
 
+def stored_beyond(X):
+    """NaN and a wrong index behind what indptr names."""
+    X = sparse.csr_array(X.astype("f8"))
+    X.data, X.indices = np.r_[X.data, np.nan], np.r_[X.indices, -1].astype(X.indices.dtype)
+    return X
+
+
 def mixed_index_types(X):
     X = sparse.csr_array(X.astype("f8"))
     X.indptr = X.indptr.astype("i8")
@@ -270,10 +278,29 @@ def test_sparse(name, momentum):
         unaligned_parts,
         csr(index="u8"),
         csr(index=">i4"),
+        duplicates,
+        unsorted,
+        stored_beyond,
     ],
 )
 def test_forms_of_csr_give_the_same_bits(represent):
     same_model(make().fit(represent(DIGITS), LABELS), make().fit(sparse.csr_array(DIGITS.astype("f8")), LABELS))
+
+
+def test_sparse_columns_of_pandas():
+    """As get_dummies makes them, of bool."""
+    bits = (DIGITS > 7).astype("?")
+    frame = pd.DataFrame(bits).astype(pd.SparseDtype(bool, False))
+    frame.columns = [f"pixel{j}" for j in range(frame.shape[1])]
+    clf = make().fit(frame, LABELS)
+    same_model(clf, make().fit(sparse.csr_array(bits.astype("f8")), LABELS))
+    assert_array_equal(clf.predict(frame), make().fit(sparse.csr_array(bits), LABELS).predict(sparse.csr_array(bits)))
+
+
+@pytest.mark.parametrize("dtype", ["f2", "f4", "u1"])
+def test_lists_of_rows_keep_their_type(dtype):
+    rows = list(DIGITS.astype(dtype))
+    same_model(make().fit(rows, LABELS), make().fit(DIGITS.astype(dtype), LABELS))
 
 
 def test_csr_with_empty_rows_and_columns():

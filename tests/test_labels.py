@@ -4,6 +4,7 @@ from functools import partial
 
 import _helpers
 import numpy as np
+import pandas as pd
 import pytest
 from _helpers import DIGITS, LABELS, same_model
 from numpy.testing import assert_allclose, assert_array_equal
@@ -57,6 +58,23 @@ def test_many_classes():
     # float64 probabilities of float32 logits are rounded to float32, so their sums are that exact and no more
     assert_allclose(clf.predict_proba(DIGITS).sum(axis=1), 1, atol=1e-6)
     assert_array_equal(clf.predict(DIGITS), clf.classes_[logits.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "UInt8", "boolean", "int64[pyarrow]", "bool[pyarrow]", object])
+@pytest.mark.parametrize("container", [pd.array, pd.Series])
+def test_nullable_labels_keep_their_type(container, dtype):
+    """float64, which NumPy makes of them, would merge the two largest."""
+    largest = 1 if dtype in ("boolean", "bool[pyarrow]") else 200 if dtype == "UInt8" else 2**54 + 1
+    labels = np.where(LABELS > 4, largest, largest - 1)
+    if largest == 1:
+        labels = labels.astype(bool)
+    y = container(labels, dtype=dtype)
+    clf = make().fit(DIGITS, y)
+    assert clf.classes_.dtype == {"UInt8": np.uint8}.get(dtype, labels.dtype)
+    assert_array_equal(clf.classes_, np.unique(labels))
+    assert_array_equal(make().partial_fit(DIGITS, y, classes=y).classes_, clf.classes_)
+    watched = make().fit(DIGITS, y, X_val=DIGITS, y_val=y)
+    assert watched.validation_scores_[-1] == clf.score(DIGITS, labels)
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u1", "i2", "i8", "u8", ">i4"])

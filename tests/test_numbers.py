@@ -105,6 +105,13 @@ def test_features_too_large_for_their_sums(dtype, backend):
         SoftmaxRegressionClassifier(backend=backend).fit(X, LABELS[2])
 
 
+@pytest.mark.parametrize("factor", [1e-300, 1e300])
+def test_features_at_the_ends_of_their_range(factor, backend):
+    """No penalty overflows, so they are learned from."""
+    clf = SoftmaxRegressionClassifier(random_state=0, backend=backend, max_iter=100).fit(FEATURES * factor, LABELS[2])
+    assert clf.score(FEATURES * factor, LABELS[2]) > 0.95
+
+
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])

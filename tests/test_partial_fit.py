@@ -62,6 +62,15 @@ def test_warm_start_continues(container):
     assert make(warm_start=False).fit(X, LABELS).fit(X, LABELS).loss_curve_[0] == cold
 
 
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_no_intercept_is_kept_where_none_is_fitted(method):
+    X = DIGITS.astype("f8")
+    clf = make(warm_start=True).fit(X, LABELS)
+    assert clf.intercept_.any()
+    clf.set_params(fit_intercept=False)
+    assert not getattr(clf, method)(X, LABELS).intercept_.any()
+
+
 def test_two_warm_epochs_are_two_epochs():
     X = DIGITS.astype("f8")
     params = dict(TEXTBOOK, momentum=0, shuffle=False)

@@ -141,6 +141,29 @@ def test_a_model_that_does_not_fit_together_is_an_error(name, stored):
             clf.partial_fit(data, Y)
 
 
+@pytest.mark.parametrize("backend", ["openmp", "opencl"])
+@pytest.mark.parametrize("dtype", [object, "c16", "g", "i8", list])
+@pytest.mark.parametrize("name", ["coef_", "intercept_"])
+def test_a_model_of_another_type_is_an_error(name, dtype, backend):
+    """OpenCL read objects as numbers and crashed; a list has no dtype at all."""
+    clf = fitted(backend=backend)
+    value = getattr(clf, name)
+    setattr(clf, name, value.tolist() if dtype is list else value.astype(dtype))
+    for method in ("predict", "predict_proba", "decision_function"):
+        with pytest.raises(ValueError, match=rf"{name} is a.*needs an array of float64 or float32"):
+            getattr(clf, method)(X)
+    with pytest.raises(ValueError, match=rf"{name} is a.*needs"):
+        clf.set_params(warm_start=True).fit(X, Y)
+
+
+@pytest.mark.parametrize("name", ["coef_", "intercept_"])
+def test_a_model_with_nan_is_an_error(name):
+    clf = fitted()
+    setattr(clf, name, np.full_like(getattr(clf, name), np.nan))
+    with pytest.raises(ValueError, match="coef_ or intercept_ contains NaN or infinity"):
+        clf.predict(X)
+
+
 def test_a_stream_that_does_not_fit_is_an_error():
     clf = fitted().partial_fit(X, Y)
     stream = clf._stream

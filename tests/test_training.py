@@ -1,5 +1,6 @@
 """What training must reach: the course's homework, LogisticRegression's optimum, the same bits, little memory."""
 
+import warnings
 from functools import cache
 
 import numpy as np
@@ -155,10 +156,24 @@ def test_numeric_lr_diverges_with_an_error_and_leaves_the_model_alone(mnist):
     np.testing.assert_array_equal(model.coef_, before)
 
 
+@pytest.mark.parametrize("n_sorted, told", [(10, True), (2, True), (0, False)])
+def test_rows_in_the_order_of_their_classes_are_told(mnist, n_sorted, told):
+    """With shuffle=False the last class would be what the model knows."""
+    X, y = mnist[0][:1000], mnist[1][:1000] % (n_sorted or 10)
+    order = np.argsort(y, kind="stable") if n_sorted else np.arange(1000)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        SoftmaxRegressionClassifier(shuffle=False).fit(X[order], y[order])
+        SoftmaxRegressionClassifier().fit(X[order], y[order])
+        SoftmaxRegressionClassifier(shuffle=False, batch_size=1000).fit(X[order], y[order])
+    assert ["shuffle=False visits the rows" in str(w.message) for w in caught] == [True] * told
+
+
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])
+@pytest.mark.parametrize("batch_size", [128, 60_000])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_memory(dtype, backend):
-    """Training on MNIST's shape takes less than 20 MB beside X. Peak memory needs a process of its own."""
+def test_memory(dtype, batch_size, backend):
+    """Training on MNIST's shape takes less than 20 MB beside X, 60 in one minibatch. Peak memory needs a process of its own."""
     program = f"""
         import resource
         import numpy as np
@@ -173,10 +188,10 @@ def test_memory(dtype, backend):
         y = rng.integers(0, 10, size=60000)
         SoftmaxRegressionClassifier(max_iter=1, backend="{backend}").fit(X[:500], y[:500])  # threads and libraries
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        SoftmaxRegressionClassifier(max_iter=2, backend="{backend}").fit(X, y)
+        SoftmaxRegressionClassifier(max_iter=2, backend="{backend}", batch_size={batch_size}).fit(X, y)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     """
-    assert float(run(program, timeout=300).stdout) < 20
+    assert float(run(program, timeout=300).stdout) < (20 if batch_size == 128 else 60)
 
 
 def test_fit_in_a_forked_child():
