@@ -30,7 +30,7 @@ class Backend(Protocol):
 
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
         """For data like those of `source` (skdl._data), of which only the form is read: `n_features`, `dtype`, `is_sparse`
-        and `row_values`. `self.dtype` is the type in which the backend computes.
+        and `row_values`. `self.n_outputs` is kept; `self.dtype` is the type in which the backend computes.
         """
 
     def statistics(self, block, rows):
@@ -59,7 +59,7 @@ class Backend(Protocol):
         """Copies of their velocities, a tuple like `parameters`."""
 
     def predictor(self, X, rows=None):
-        """Place X once, for as many predictions as are wanted from its `rows` (None: all).
+        """Place X once, for as many predictions as are wanted from its `rows` (None: all), of which there is one at least.
 
         Returns a function: parameters -> logits (n_models, n_rows, n_outputs), in the wider of the types of X and coef.
         """

@@ -3,11 +3,11 @@
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
@@ -258,7 +258,6 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 source,
                 options,
                 backend,
-                rng=_order_of_epoch(options, 0),
                 start=start,
                 validate=None if held_out is None else _validator(backend, *held_out),
                 hooks=hooks,
@@ -325,7 +324,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 source,
                 options,
                 _backend(options, source, _softmax.n_outputs(len(classes))),
-                rng=_order_of_epoch(options, n_iter),
+                epoch=n_iter,
                 start=None if first else (self.coef_, self.intercept_),
                 stream=stream,
             )
@@ -365,7 +364,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         n_outputs = _softmax.n_outputs(len(self.classes_))
         _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
         backend = _backend(self, InMemory(X), n_outputs)
-        [logits] = backend.predictor(X)((self.coef_[np.newaxis], self.intercept_[np.newaxis]))
+        [logits] = backend.predictor(X)((np.asarray(self.coef_)[np.newaxis], np.asarray(self.intercept_)[np.newaxis]))
         if not np.isfinite(logits).all():
             if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
                 raise ValueError("coef_ or intercept_ contains NaN or infinity: this model needs finite numbers.")
@@ -464,19 +463,15 @@ def _backend(options, source, n_outputs):
     return get_backend(options.backend)(source, n_outputs, n_jobs=options.n_jobs, device=options.device)
 
 
-def _order_of_epoch(options, epoch):
-    """The generator that shuffles the rows from an epoch on, or None."""
-    if not options.shuffle:
-        return None
-    return np.random.default_rng([check_random_state(options.random_state).randint(2**31 - 1), epoch])
-
-
 def _validator(backend, X, y, weight, rows):
-    """A function of (coef, intercept): loss and accuracy on a validation set, which is placed once."""
-    predict = backend.predictor(X, rows)
+    """A function of (coef, intercept): loss and accuracy on a validation set, which is placed once.
+
+    It is placed when it is first needed, so that the rows to train on have the first claim to a device's memory.
+    """
+    predictor = cache(lambda: backend.predictor(X, rows))
 
     def validate(coef, intercept):
-        [logits] = predict((coef[np.newaxis], intercept[np.newaxis]))
+        [logits] = predictor()((coef[np.newaxis], intercept[np.newaxis]))
         return _softmax.log_loss_and_accuracy(logits, y, weight)
 
     return validate

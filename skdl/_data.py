@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse
 
+from skdl._backends import ceil_div
 from skdl._validation import check_finite
 
 
@@ -39,6 +40,10 @@ class InMemory:
     def n_rows(self):
         """Number of rows that an epoch visits."""
         return len(self.rows)
+
+    def n_batches(self, batch_size):
+        """Number of minibatches of an epoch; the last one of a block may be smaller."""
+        return ceil_div(self.n_rows, batch_size)
 
     def sample(self, rows):
         """Some rows of X, and their weights."""

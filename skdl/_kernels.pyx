@@ -19,7 +19,7 @@ depends on the shapes alone, so every number of threads gives the same bits.
 Where an epoch or a prediction takes long, thread 0 looks ten times a second whether the user wants to stop (Ctrl-C).
 """
 
-from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
@@ -144,14 +144,14 @@ def instruction_sets():
 
 # ---- what the kernels work on
 
-cdef const void* address(array, dtype, list kept) except? NULL:
+cdef const void* address(array, dtype, list kept, bint writable=False) except? NULL:
     """The address of a C-contiguous array of this type, which `kept` keeps alive; NULL for None."""
     cdef Py_buffer buffer
     if array is None:
         return NULL
     if array.dtype != dtype:
         raise TypeError(f"expected an array of {dtype}, got {array.dtype}")
-    PyObject_GetBuffer(array, &buffer, PyBUF_C_CONTIGUOUS)  # an error, if it is not
+    PyObject_GetBuffer(array, &buffer, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))  # an error, if it is not
     kept.append(array)
     PyBuffer_Release(&buffer)  # an array stays where it is for as long as it lives
     return buffer.buf
@@ -203,11 +203,12 @@ cdef class Model:
         l2=None,            # IN     like l1
         momentum=0.0,
         fit_intercept=True,
+        trains=True,        # False: only read, so read-only arrays will do
     ):
         self.kept, self.dtype = [], coef.dtype
-        self.c.coef = <void*>address(coef, self.dtype, self.kept)
-        self.c.intercept = <void*>address(intercept, self.dtype, self.kept)
-        self.c.velocity = <void*>address(velocity, self.dtype, self.kept)
+        self.c.coef = <void*>address(coef, self.dtype, self.kept, trains)
+        self.c.intercept = <void*>address(intercept, self.dtype, self.kept, trains)
+        self.c.velocity = <void*>address(velocity, self.dtype, self.kept, True)
         self.c.mean, self.c.scale = address(mean, self.dtype, self.kept), address(scale, self.dtype, self.kept)
         self.c.l1, self.c.l2 = address(l1, self.dtype, self.kept), address(l2, self.dtype, self.kept)
         self.c.n_outputs, self.c.ld = intercept.shape[1], coef.shape[1]
@@ -220,6 +221,7 @@ cdef class Scratch:
     cdef skdl_scratch c
     cdef list kept
     cdef object dtype
+    cdef int64_t n_packed, n_logits, n_losses
 
     def __init__(
         self,
@@ -232,9 +234,19 @@ cdef class Scratch:
         self.kept, self.dtype = [], packed.dtype
         self.c.chunk, self.c.n_blocks = chunk, len(block) - 1
         self.c.block = <const int64_t*>address(block, INT64, self.kept)
-        self.c.packed = <void*>address(packed, self.dtype, self.kept)
-        self.c.logits = <void*>address(logits, self.dtype, self.kept)
-        self.c.loss = <void*>address(loss, self.dtype, self.kept)
+        self.c.packed = <void*>address(packed, self.dtype, self.kept, True)
+        self.c.logits = <void*>address(logits, self.dtype, self.kept, True)
+        self.c.loss = <void*>address(loss, self.dtype, self.kept, True)
+        self.n_packed = len(packed)
+        self.n_logits, self.n_losses = 0 if logits is None else len(logits), 0 if loss is None else len(loss)
+
+    cdef int check(self, int64_t packed, int64_t logits=0, int64_t losses=0) except -1:
+        """An error in place of a kernel that writes out of bounds."""
+        if packed > self.n_packed or logits > self.n_logits or losses > self.n_losses:
+            raise ValueError(
+                f"scratch of {self.n_packed}, {self.n_logits}, {self.n_losses} numbers: expected {packed}, {logits}, {losses}"
+            )
+        return 0
 
 
 cdef class Lags:
@@ -251,7 +263,7 @@ cdef class Lags:
         self.kept, self.kept_tables = [], []
         self.c.n_pieces = len(piece) - 1
         self.c.piece = <const int64_t*>address(piece, INT64, self.kept)
-        self.c.last_step = <int32_t*>address(last_step, INT32, self.kept)
+        self.c.last_step = <int32_t*>address(last_step, INT32, self.kept, True)
 
     def set_tables(self, drift, decay, cumulative_lr):
         """Those of the next epoch, `skdl._backends.lag_tables`, each (n_batches + 2,) float64."""
@@ -436,6 +448,15 @@ def run_epoch(
     memset(&barrier, 0, sizeof(skdl_barrier))
     task.data, task.model, task.scratch = data.c, model.c, scratch.c
     task.order, task.n_order = &order[0], order.shape[0]
+    if step_sizes.shape[0] != n_units(task.n_order, batch_size):
+        raise ValueError(
+            f"{step_sizes.shape[0]} step sizes: expected one for each minibatch of {batch_size} of {task.n_order} rows"
+        )
+    scratch.check(
+        task.model.ld if lags is not None else task.scratch.chunk * task.model.ld,
+        (task.scratch.n_blocks + 1) * task.model.n_outputs * task.scratch.chunk,
+        task.scratch.chunk,
+    )
     if lags is not None:
         task.lags = lags.c
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
@@ -487,6 +508,10 @@ def decision_function(
     memset(&barrier, 0, sizeof(skdl_barrier))
     task.data, task.model, task.scratch = data.c, model.c, scratch.c
     task.n_order = out.shape[0]
+    scratch.check(
+        n_threads * task.scratch.chunk * task.model.ld,
+        n_threads * task.scratch.n_blocks * task.model.n_outputs * task.scratch.chunk,
+    )
     if rows is not None:
         task.order = &rows[0]
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
@@ -542,6 +567,7 @@ def column_statistics(
     task.data, task.scratch, task.model.ld = data.c, scratch.c, first_row.shape[0]
     task.order, task.n_order = &rows[0], rows.shape[0]
     task.first_row, task.extremes = &first_row[0], &extremes[0, 0, 0]
+    scratch.check((n_threads if total.shape[0] > 1 else 1) * task.scratch.chunk * task.model.ld)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         column_statistics_worker(kernels, &task, &barrier, sizeof(real), total.shape[0], &total[0, 0, 0])
     raise_pending(barrier.stop)

@@ -28,6 +28,7 @@ soft thresholding at t l1_ratio. The intercept has no penalty. The step may be t
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from sklearn.utils import check_random_state
 
 from skdl import _softmax
 from skdl._auto import ENOUGH_UPDATES, auto_alpha, auto_lr, even_batch_size
@@ -95,7 +96,7 @@ class EpochHooks:
         return False
 
 
-def solve(source, options, backend, *, rng=None, start=None, stream=None, validate=None, hooks=None):
+def solve(source, options, backend, *, epoch=0, start=None, stream=None, validate=None, hooks=None):
     """Choose what is "auto", train, and return the `Solution`.
 
     Parameters
@@ -103,7 +104,7 @@ def solve(source, options, backend, *, rng=None, start=None, stream=None, valida
     source : skdl._data.InMemory
     options : skdl._parameters.Options, with a number for max_iter
     backend : skdl._backends.Backend, made for this source
-    rng : numpy.random.Generator that shuffles the rows before each epoch; None: they stay as they are
+    epoch : number of epochs that came before, in a stream; their orders are not drawn again
     start : (coef, intercept) to begin with; None: zeros
     stream : dict that the last part of a stream left, {} for the first part; None: there is no stream
     validate : function of (coef, intercept) that returns a validation loss and score, called after each epoch
@@ -118,6 +119,7 @@ def solve(source, options, backend, *, rng=None, start=None, stream=None, valida
             check_model(*parameters, backend.n_outputs, source.n_features)
     if start is not None and not options.fit_intercept:
         start = start[0], np.zeros_like(start[1])
+    rng = order_generator(options, epoch)
     solution = train(source, options, backend, scaling, rng, start, velocity, validate, hooks or EpochHooks())
     if stream is not None:
         [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
@@ -148,6 +150,16 @@ def resolve(source, options, backend, stream):
     else:
         scaling = Scaling.identity(source.n_features)
     return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, statistics
+
+
+def order_generator(options, epoch):
+    """The generator that shuffles the rows from an epoch on, or None.
+
+    It draws from `random_state`, so it is made when nothing is left to be refused: a call that fails must draw nothing.
+    """
+    if not options.shuffle:
+        return None
+    return np.random.default_rng([check_random_state(options.random_state).randint(2**31 - 1), epoch])
 
 
 def penalties(options, scale, dtype):
@@ -194,7 +206,7 @@ def with_model_axis(pair):
 
 def train(source, options, backend, scaling, rng, start, velocity, validate, hooks):
     """Train for up to `options.max_iter` epochs; see `solve`."""
-    dtype, n_batches = backend.dtype, ceil_div(source.n_rows, options.batch_size)
+    dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
     start, velocity = with_model_axis(start), with_model_axis(velocity)
     l1, l2 = penalties(options, scaling.scale, dtype)
     backend.start(

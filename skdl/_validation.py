@@ -356,8 +356,8 @@ def validate_held_out(estimator, X_val, y_val, sample_weight_val, classes):
     y_val = column_or_1d(plain_labels(y_val, "y_val"))
     if len(y_val) != X_val.shape[0]:
         raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
-    weight = check_weight(sample_weight_val, len(y_val), "sample_weight_val")
-    return X_val, encode_labels(y_val, classes, "y_val"), weight, None
+    y_val = encode_labels(y_val, classes, "y_val")
+    return X_val, y_val, check_weight(sample_weight_val, len(y_val), "sample_weight_val"), None
 
 
 def hold_out(rows, y, validation_fraction, random_state):

@@ -12,6 +12,7 @@ from skdl.opencl import _device
 from skdl.openmp import _backend as _openmp
 from skdl.openmp import _layouts, _threads
 
+_Scratch = _kernels.Scratch
 NARROW = ["float32", "float16", "uint8", "int8", "bool"]
 
 OPENMP_PATHS = [("openmp", name) for name in _kernels.instruction_sets()]
@@ -256,6 +257,25 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
         assert loss == expected[0]
         for got, right in zip((*parameters, *velocity), (*expected[1:3], *expected[3]), strict=True):
             np.testing.assert_array_equal(got, right)
+
+
+def test_step_sizes_for_all_minibatches():
+    p = Problem(30, 5, 3)
+    with pytest.raises(ValueError, match="2 step sizes: expected one for each minibatch of 10 of 30 rows"):
+        p.run([0.1, 0.1], 10)
+
+
+def test_scratch_that_is_too_small(monkeypatch):
+    """A wrong size is an error in Python before it is one of the memory."""
+    p = Problem(30, 5, 3)
+    monkeypatch.setattr(_kernels, "Scratch", lambda chunk, *arrays: _Scratch(2 * chunk, *arrays))
+    for use in (
+        lambda: p.run([0.1], 30),
+        lambda: p.backend().statistics(p.block, p.order),
+        lambda: logits("openmp", p.X, p.W, p.b),
+    ):
+        with pytest.raises(ValueError, match=r"scratch of .* numbers: expected"):
+            use()
 
 
 def test_unknown_instruction_set(monkeypatch):

@@ -1,8 +1,10 @@
 """What only the OpenCL backend has: devices, drivers that fail, data larger than a buffer, processes and threads."""
 
+import gc
 import re
 import subprocess
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.resources import files
@@ -310,7 +312,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_allocated(monkeypatch):
     X = sparse.csr_array((np.ones(10), (np.arange(10), np.arange(10))), shape=(10, n_features))
     monkeypatch.setattr(cl, "Buffer", None)
     too_little = (
-        r"too little memory: \d+\.\d MB needed, \d+\.\d MB available; the largest buffer \(coefficients\) needs"
+        r"too little memory: \d+\.\d MB needed in all, of \d+\.\d MB; the largest buffer \(coefficients\) needs"
     )
     with pytest.raises(MemoryError, match=too_little):
         model.fit(X, np.arange(10))
@@ -354,7 +356,36 @@ def test_an_error_of_the_driver_itself(monkeypatch):
         memory.scratch(np.dtype(np.float32), too_much=(1 << 50,))
 
 
+def test_the_rows_to_train_on_are_placed_first(monkeypatch):
+    """They have the first claim to a device's memory."""
+    placed, place = [], _memory.Memory.place
+    monkeypatch.setattr(_memory.Memory, "place", lambda self, X: placed.append(len(X)) or place(self, X))
+    make().fit(DIGITS[:1000], LABELS[:1000], X_val=DIGITS[1000:], y_val=LABELS[1000:])
+    assert placed == [1000, 797]
+
+
+@pytest.mark.parametrize("method", ["fit", "predict"])
+def test_nothing_keeps_X_alive(method):
+    """Not even until the garbage collector comes: on a GPU it would be device memory."""
+    model = make(early_stopping=True).fit(DIGITS, LABELS)
+    X = DIGITS.copy()
+    died = weakref.ref(X)
+    gc.disable()
+    try:
+        model.fit(X, LABELS) if method == "fit" else model.predict(X)
+        del X
+        assert died() is None
+    finally:
+        gc.enable()
+
+
 # ---- programs, processes, threads
+
+
+def test_a_model_of_a_device_predicts_without_it():
+    model = make(device="0:0").fit(DIGITS, LABELS)
+    expected = model.predict(DIGITS)
+    assert_array_equal(model.set_params(backend="openmp").predict(DIGITS), expected)
 
 
 def test_a_program_is_built_once(monkeypatch):

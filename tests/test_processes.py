@@ -115,6 +115,14 @@ def test_limits_of_threads(monkeypatch):
         assert [_threads.max_threads(n) for n in (None, -1, -2, -3, -9, 1, 8)] == expected
 
 
+@pytest.mark.parametrize("type_", [np.int8, np.uint8, np.int64])
+def test_threads_are_counted_in_python(type_):
+    """Sizes of scratch are products of their number, in which NumPy's small integers would overflow."""
+    assert type(_threads.max_threads(type_(2))) is int
+    clf = make(n_jobs=type_(2)).fit(X, Y)
+    assert_array_equal(clf.predict(X), make().fit(X, Y).predict(X))
+
+
 def test_cores_are_those_of_joblib():
     """Which knows of affinity, cgroup quotas and LOKY_MAX_CPU_COUNT."""
     assert run(SETUP, "print(_threads.available_cores())", LOKY_MAX_CPU_COUNT="1").stdout == "1\n"
@@ -180,6 +188,19 @@ def test_no_bit_depends_on_the_threads_of_blas():
 
 
 # ---- failures
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_a_call_that_fails_draws_no_random_number(method):
+    """Or the next fit would not give the bits that it would have given."""
+    bad = X.astype("f4")
+    bad[5, 5] = np.nan
+    state = np.random.RandomState(0)
+    clf = make(random_state=state).partial_fit(X, Y, classes=range(10))
+    before = state.get_state()[2]
+    with pytest.raises(ValueError, match="NaN"):
+        getattr(clf, method)(bad, Y)
+    assert state.get_state()[2] == before
 
 
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])

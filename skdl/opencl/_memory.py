@@ -46,8 +46,8 @@ class Memory:
         name, largest = max(n_bytes.items(), key=lambda item: item[1])
         if need > capacity or largest > self.largest_buffer:
             raise MemoryError(
-                f"OpenCL device {self.device.name.strip()!r} has too little memory: {need / 1e6:.1f} MB needed, "
-                f"{capacity / 1e6:.1f} MB available; the largest buffer ({name}) needs {largest / 1e6:.1f} MB, at most "
+                f"OpenCL device {self.device.name.strip()!r} has too little memory: {need / 1e6:.1f} MB needed in all, of "
+                f"{capacity / 1e6:.1f} MB; the largest buffer ({name}) needs {largest / 1e6:.1f} MB, at most "
                 f"{self.largest_buffer / 1e6:.1f} MB are allowed in one buffer."
             )
 
@@ -95,7 +95,7 @@ class DenseRows:
     """Dense X, on the device as a whole (`X_on_device`) or, where that is None, streamed there for each pass."""
 
     def __init__(self, memory, X):
-        self.given = X  # a key of `place` as long as these rows live
+        self.given = X  # kept alive, so that its id stays a key of `place`
         self.memory, self.X = memory, X.astype(_device.storage_dtype(memory.device, X.dtype), copy=False)
         self.n_bytes = 0
         self.X_on_device = self._place_whole()

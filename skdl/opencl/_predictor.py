@@ -31,7 +31,7 @@ class Predictor:
             if self.layout is None or self.layout.dtype != dtype:
                 self._prepare(dtype)
             coef = self.layout.upload_parameters(coef, intercept)
-            for start, stop in self.parts(coef):
+            for start, stop in self._sparse_parts(coef) if self.is_sparse else self._dense_parts(coef):
                 logits[0, start:stop] = self.layout.download(self.layout.logits, self.layout.ldr).T[: stop - start]
         return logits
 
@@ -44,10 +44,8 @@ class Predictor:
         self.coordinates = layout.coordinates()
         if self.is_sparse:
             self.zeros = self.memory.upload(np.zeros(layout.ld * layout.n_vectors))
-            self.parts = self._sparse_parts
         else:
             self.order = self.memory.upload(self.rows)
-            self.parts = self._dense_parts
 
     def _dense_parts(self, coef):
         """Make logits part by part; yields first and end row of each."""

@@ -1,5 +1,7 @@
 """The CPU backend: what the Cython kernels are given to train, to predict and to describe columns."""
 
+from functools import cached_property
+
 import numpy as np
 from scipy import sparse
 
@@ -34,15 +36,14 @@ class Backend:
     """Trains on the CPU; see `skdl._backends.Backend` for what the methods promise."""
 
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
-        if device is not None:
-            raise ValueError(
-                f"device={device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None)."
-            )
         self.dtype, self.is_sparse = compute_dtype(source.dtype), source.is_sparse
-        self.n_features, self.n_outputs, self.n_models = source.n_features, n_outputs, 1
-        self.row_values, self.n_jobs = source.row_values, n_jobs
-        self.isa, _ = _threads.isa()
+        self.n_features, self.n_outputs, self.row_values = source.n_features, n_outputs, source.row_values
+        self.n_jobs, self.device = n_jobs, device
         self._last_placed = None
+
+    @cached_property
+    def isa(self):
+        return _threads.isa()[0]
 
     def _place(self, block):
         """The block for the kernels, prepared once for as long as no other block comes."""
@@ -73,6 +74,10 @@ class Backend:
         return moments(len(rows), sum_weight, first_row, sums, (low, high))
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+        if self.device is not None:  # a model that was trained on it may be predicted here
+            raise ValueError(
+                f"device={self.device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None)."
+            )
         coef, intercept = pair_or_zeros(parameters)
         coef_velocity, intercept_velocity = pair_or_zeros(velocity)
         [momentum] = momentum
@@ -166,6 +171,7 @@ class Backend:
             model = _kernels.Model(
                 np.ascontiguousarray(coef, dtype) if is_padded else _memory.pad_columns(coef, ld, dtype),
                 intercept.astype(dtype)[np.newaxis],
+                trains=False,
             )
             scratch = _kernels.Scratch(
                 chunk,

@@ -29,9 +29,9 @@ def max_threads(n_jobs):
     if _fork.forked or not _kernels.OPENMP or n_jobs == 1:
         return 1
     if n_jobs is not None and n_jobs > 0:
-        return min(n_jobs, available_cores())
+        return min(int(n_jobs), available_cores())
     available = min(_kernels.max_threads(), available_cores())
-    return max(1, available + 1 + (-1 if n_jobs is None else n_jobs))
+    return max(1, available + 1 + (-1 if n_jobs is None else int(n_jobs)))
 
 
 def threads(n_jobs, useful):
