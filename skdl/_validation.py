@@ -16,21 +16,7 @@ from skdl._kernels import find_csr_defect
 DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
 SPARSE_TYPES = [np.float64, np.float32]
 # How the names of types begin that NumPy, pandas and polars have for dates, times and texts.
-NOT_NUMBERS = (
-    "datetime",
-    "date",
-    "timedelta",
-    "duration",
-    "time",
-    "str",
-    "<u",
-    ">u",
-    "|u",
-    "|s",
-    "bytes",
-    "utf8",
-    "string",
-)
+NOT_NUMBERS = ("date", "time", "duration", "str", "utf8", "bytes", "<u", ">u", "|u", "|s")
 
 # ---- X
 
@@ -179,10 +165,13 @@ def _checked_compressed(X, shape):
 
 def _without_duplicates(X):
     """CSR in which no place is stored twice: statistics would take the parts of a value for values."""
-    X = type(X)((X.data, X.indices, X.indptr), shape=X.shape)  # which knows nothing yet of its format, and so looks
-    if not X.has_canonical_format:
-        X = X.copy()
-        X.sum_duplicates()
+    fresh = sparse.csr_array(
+        (X.data, X.indices, X.indptr), shape=X.shape
+    )  # which knows nothing of its format, and so looks
+    if fresh.has_canonical_format:
+        return X
+    X = fresh.copy()
+    X.sum_duplicates()
     return X
 
 
