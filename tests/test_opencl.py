@@ -58,8 +58,11 @@ def second_driver(monkeypatch, no_memory_of_devices):
     """Two platforms, the first of which is listed and cannot build a program."""
     (_, device), *_ = _device.all_devices()
 
+    class OtherPlatform:
+        name = "Elsewhere"  # no part of the real one's names, whatever those are
+
     class Broken:
-        name, platform, type, version = "Broken One", device.platform, cl.device_type.GPU, "OpenCL 1.2"
+        name, platform, type, version = "Broken One", OtherPlatform, cl.device_type.GPU, "OpenCL 1.2"
 
     broken = Broken()
     monkeypatch.setattr(_device, "all_devices", lambda: [("0:0", broken), ("1:0", device)])
