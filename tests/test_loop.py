@@ -1,20 +1,22 @@
 """Parts of the loop that no result on real data pins down: each of these tests kills a mutant (tools/mutants.py)."""
 
+import warnings
 from functools import partial
 
 import _helpers
 import numpy as np
 import pytest
 import reference
-from _helpers import DIGITS, LABELS
+from _helpers import DIGITS, LABELS, Problem
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.metrics import log_loss
 
 from skdl._auto import auto_lr, largest_curvature
 from skdl._backends import get_backend
-from skdl._data import InMemory
+from skdl._data import Block, InMemory
 from skdl._scaling import Scaling
+from skdl._sgd import run_epoch
 from skdl._validation import hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -75,10 +77,36 @@ def test_one_logit_takes_twice_the_step():
     assert one == 2 * many
 
 
+@pytest.mark.parametrize("container, noise", [(np.asarray, 3.8), (sparse.csr_array, 10)])
+def test_the_bounds_of_the_step(container, noise):
+    """By the curvature of the weighted rows where one batch holds them all, by the noise where batches are small."""
+    rng = np.random.default_rng(0)
+    X, weight = rng.choice([-1.0, 1.0], (200, 40)), rng.uniform(0, 5, 200)
+    X[:, :5] = X[:, :1] * np.sign(weight - 1)[:, np.newaxis] ** np.arange(5)
+    source = InMemory(container(X), weight=weight, rows=np.arange(200))
+    scaling = Scaling(np.zeros(40), np.ones(40), mean_square=np.ones(40))
+    curvature = np.linalg.eigvalsh((X * weight[:, np.newaxis]).T @ X / weight.sum())[-1]
+    whole, small = (auto_lr(source, scaling, n_outputs=3, batch_size=n, momentum=0.9) for n in (200, 20))
+    assert whole == pytest.approx(2 * 1.9 / (0.5 * curvature), rel=1e-2)
+    assert small == pytest.approx(noise * 0.1 * 20 / 40)
+
+
+def test_minibatches_are_even():
+    """Of 400 rows, three of 134, 134 and 132 where two of 150 would leave one of 100; a numeric step leaves them alone."""
+    for lr, same in ("auto", True), (1e-3, False):
+        one, other = (make(lr=lr, batch_size=n).fit(X, Y).coef_ for n in (150, 134))
+        assert np.array_equal(one, other) == same
+
+
 @pytest.mark.parametrize("schedule, expected", [("constant", 4), ("linear", 20), ("cosine", 20)])
 def test_patience(schedule, expected):
     """No epoch improves the loss by 10: three without that end a fit, but not one whose step falls."""
     assert make(lr_schedule=schedule, tol=10, n_iter_no_change=3).fit(X, Y).n_iter_ == expected
+
+
+def test_few_epochs_warn_only_of_a_loss_that_fell():
+    with warnings.catch_warnings(action="error"):
+        make(max_iter=2).fit(np.ones((40, 2)), np.arange(40) % 2)
 
 
 def test_rows_held_out_keep_their_weights():
@@ -89,12 +117,28 @@ def test_rows_held_out_keep_their_weights():
     assert loss == pytest.approx(min(clf.validation_loss_curve_), rel=1e-9)
 
 
+def test_rows_held_out_have_their_share_of_each_class():
+    y = np.repeat([0, 1], [380, 20])
+    for seed in range(5):
+        _, held_out = hold_out(np.arange(400), y, 0.1, seed)
+        assert_array_equal(np.bincount(y[held_out]), [38, 2])
+
+
 def test_each_pass_of_a_stream_has_an_order_of_its_own():
     clf = make(lr=1e-3, batch_size=10).partial_fit(X, Y, classes=range(10))
     first = clf.coef_
     clf.coef_, clf.intercept_ = np.zeros_like(clf.coef_), np.zeros_like(clf.intercept_)
     del clf._stream
     assert not np.array_equal(clf.partial_fit(X, Y).coef_, first)
+
+
+def test_two_passes_of_a_stream_are_two_epochs():
+    """The velocity goes on in the features' own coordinates, the step runs in the scaled ones."""
+    params = {"shuffle": False, "batch_size": 100, "alpha": 0}
+    stream = make(**params).partial_fit(X + 5, Y, classes=range(10)).partial_fit(X + 5, Y)
+    fit = make(max_iter=2, lr_schedule="constant", **params).fit(X + 5, Y)
+    assert_allclose(stream.coef_, fit.coef_, rtol=1e-9, atol=1e-12)
+    assert_allclose(stream.intercept_, fit.intercept_, rtol=1e-9, atol=1e-12)
 
 
 def test_a_fit_ends_a_stream():
@@ -116,9 +160,11 @@ def test_divergence_names_its_epoch():
         make(lr=1e38, alpha=0, max_iter=5).fit(X.astype(np.float32), Y)
 
 
-def test_validation_scores_of_two_classes():
-    clf = make().fit(X[:200], Y[:200] > 4, X_val=X[200:], y_val=Y[200:] > 4)
-    assert clf.validation_scores_[-1] == pytest.approx(clf.score(X[200:], Y[200:] > 4))
+def test_validation_of_two_classes():
+    X_val, y_val = X[200:], Y[200:] > 4
+    clf = make().fit(X[:200], Y[:200] > 4, X_val=X_val, y_val=y_val)
+    assert clf.validation_scores_[-1] == pytest.approx(clf.score(X_val, y_val))
+    assert clf.validation_loss_curve_[-1] == pytest.approx(log_loss(y_val, clf.predict_proba(X_val)))
 
 
 def test_each_epoch_has_an_order_of_its_own():
@@ -132,3 +178,44 @@ def test_each_epoch_has_an_order_of_its_own():
             W, b, V, v, X, Y, np.ones(400), order, 50, [1e-3] * 8, momentum=0, l1=0, l2=0, fit_intercept=True
         )
     assert_allclose(clf.coef_, W, rtol=1e-9, atol=1e-12)
+
+
+def test_an_epoch_of_blocks_is_one_of_all_their_rows():
+    """Each block has its share of the step sizes, and its rows their share of the loss."""
+    problem, step_sizes = Problem(60, 5, 3), np.array([[0.3, 0.1, 0.02]])
+
+    class Blocks:
+        def __init__(self, *ends):
+            self.ends, self.n_rows = ends, ends[-1]
+
+        def epoch(self, rng):
+            for start, end in zip((0, *self.ends), self.ends, strict=False):
+                rows = slice(start, end)
+                yield Block(problem.X[rows], problem.y[rows], problem.weight[rows]), np.arange(end - start)
+
+    def trained(*ends):
+        backend = problem.started(20, momentum=0.9)
+        return run_epoch(Blocks(*ends), backend, None, step_sizes, 20), *backend.parameters(), *backend.velocity()
+
+    for apart, together in zip(trained(40, 60), trained(60), strict=True):
+        assert_allclose(apart, together, rtol=1e-12)
+
+
+def test_rows_stay_in_their_order():
+    """An epoch shuffles a copy of them."""
+    rows = np.arange(0, 400, 3)
+    source = InMemory(X, Y, rows=rows)
+    [(_, order)] = source.epoch(np.random.default_rng(0))
+    assert not np.array_equal(order, rows)
+    assert_array_equal(rows, np.arange(0, 400, 3))
+    assert_array_equal(np.sort(order), rows)
+
+
+@pytest.mark.parametrize("csr", [False, True])
+def test_parameters_are_copies(csr):
+    problem = Problem(30, 5, 3, csr=csr)
+    backend = problem.started(10, momentum=0.9)
+    before = *backend.parameters(), *backend.velocity()
+    problem.epochs(backend, [0.1] * 3, 1)
+    for got, expected in zip(before, (problem.W, problem.b, problem.V, problem.v), strict=True):
+        assert_array_equal(got, expected[np.newaxis])
