@@ -24,7 +24,7 @@ class InMemory:
         self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
         # Mean number of stored values of a row.
         self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
-        self._rows, self._order = rows, None
+        self._n_samples, self._rows, self._order = X.shape[0], rows, None
         if weight is not None:
             weight = weight / weight[self.rows].mean()
         self.block = Block(X, None if y is None else y.astype(np.int32), weight)
@@ -33,7 +33,7 @@ class InMemory:
     def rows(self):
         """The rows that an epoch visits."""
         if self._rows is None:  # which a prediction need not ask for
-            self._rows = np.arange(self.block.X.shape[0])
+            self._rows = np.arange(self._n_samples)
         return self._rows
 
     @property
@@ -53,7 +53,7 @@ class InMemory:
     def statistics(self, backend):
         """`Statistics` of the columns; ValueError where X is not finite."""
         statistics = backend.statistics(self.block, self.rows)
-        check_finite(self.block.X, statistics, complete=self.n_rows == self.block.X.shape[0])
+        check_finite(self.block.X, statistics, complete=self.n_rows == self._n_samples)
         return statistics
 
     def check_finite(self):

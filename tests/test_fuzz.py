@@ -133,9 +133,9 @@ def test_equal_to_the_twin(
     assert_allclose(clf.coef_, W, rtol=tolerance, atol=tolerance)
     assert_allclose(clf.intercept_, b, rtol=tolerance, atol=tolerance)
     logits = values.astype(float) @ W.T + b
-    assert_allclose(
-        clf.decision_function(X), logits[:, 0] if n_logits == 1 else logits, rtol=20 * tolerance, atol=20 * tolerance
-    )
+    # what coefficients within that tolerance may change, feature by feature
+    bound = tolerance * (abs(values.astype(float)) @ (1 + abs(W)).T + 1 + abs(b))
+    assert (abs(clf.decision_function(X).reshape(logits.shape) - logits) <= bound).all()
 
 
 NUMBERS = st.one_of(

@@ -57,6 +57,12 @@ def test_scaling_there_and_back():
         assert_allclose(got, expected, atol=1e-12)
 
 
+def test_a_source_of_all_rows_has_weights_of_mean_one():
+    source = InMemory(X[:4], LABELS[:4], np.array([1.0, 2, 3, 6]))
+    assert_array_equal(source.rows, np.arange(4))
+    assert_array_equal(source.block.weight, [1 / 3, 2 / 3, 1, 2])
+
+
 @pytest.mark.parametrize("shape", [(1, 50, 4), (3, 50, 4), (2, 97, 300), (1, 1, 129)])
 def test_curvature_is_the_largest_eigenvalue(shape):
     """The largest of several minibatches, which are cut into pieces on the way."""
