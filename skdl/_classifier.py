@@ -72,7 +72,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Whether `fit` starts from the coefficients of the previous fit.
     backend : {"openmp", "opencl"}, default="openmp"
         What computes: the CPU, or an OpenCL device (needs PyOpenCL and a driver; worth it on a GPU, with large
-        minibatches or many classes). If it is not available an error is raised; there is no silent fallback.
+        minibatches or many classes). If it is not available, `fit` raises an error; there is no silent fallback. Only where
+        PyOpenCL is not installed does a fitted model predict on the CPU.
     device : str or None, default=None
         The OpenCL device: indices "platform:device" or part of a name, as listed by ``python -m skdl.opencl``. None: the
         device named by the environment variable PYOPENCL_CTX if that is set, otherwise the first that works, GPUs first.
@@ -363,7 +364,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         X = _validation.validate_prediction(self, X)
         n_outputs = _softmax.n_outputs(len(self.classes_))
         _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
-        backend = _backend(self, InMemory(X), n_outputs)
+        try:
+            backend_class = get_backend(self.backend)
+        except ImportError:  # PyOpenCL's; a fitted model is NumPy arrays, which need it no more
+            backend_class = get_backend("openmp")
+        backend = backend_class(InMemory(X), n_outputs, n_jobs=self.n_jobs, device=self.device)
         [logits] = backend.predictor(X)((np.asarray(self.coef_)[np.newaxis], np.asarray(self.intercept_)[np.newaxis]))
         if not np.isfinite(logits).all():
             if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):

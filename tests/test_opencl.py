@@ -1,6 +1,7 @@
 """What only the OpenCL backend has: devices, drivers that fail, data larger than a buffer, processes and threads."""
 
 import gc
+import pickle
 import re
 import subprocess
 import sys
@@ -114,6 +115,19 @@ def test_a_device_that_computes_wrongly_does_not_work(no_memory_of_devices, monk
 def test_no_device_at_all(tmp_path):
     done = run("model.fit(X, y)", OCL_ICD_VENDORS=str(tmp_path), OPENCL_VENDOR_PATH=str(tmp_path), PYOPENCL_CTX="")
     assert "RuntimeError: backend='opencl' found no OpenCL device: install a driver" in done.stderr
+
+
+def test_a_fitted_model_predicts_without_pyopencl(tmp_path):
+    """Where it is deployed, say. A fit there is an error, as below."""
+    model = make(device="0:0").fit(DIGITS, LABELS)
+    (tmp_path / "model").write_bytes(pickle.dumps(model))
+    program = f"""
+        import pickle, sys
+        sys.modules["pyopencl"] = None
+        with open({str(tmp_path / "model")!r}, "rb") as file:
+            print(pickle.load(file).score(X.astype("f4"), y))
+    """
+    assert float(run(program).stdout) == model.score(DIGITS, LABELS)
 
 
 def test_without_pyopencl():
