@@ -287,6 +287,18 @@ def test_forms_of_csr_give_the_same_bits(represent):
     same_model(make().fit(represent(DIGITS), LABELS), make().fit(sparse.csr_array(DIGITS.astype("f8")), LABELS))
 
 
+@pytest.mark.parametrize("params", [{}, {**TEXTBOOK, "alpha": 1e-3}], ids=["auto", "numbers"])
+def test_what_csr_stores_beyond_its_rows_is_no_part_of_it(params):
+    """In no call: some looked for NaN there, and some did not."""
+    X, longer = sparse.csr_array(DIGITS.astype("f8")), stored_beyond(DIGITS)
+    clf = make(**params).fit(longer, LABELS, X_val=longer, y_val=LABELS)
+    expected = make(**params).fit(X, LABELS, X_val=X, y_val=LABELS)
+    same_model(clf, expected)
+    assert clf.validation_loss_curve_ == expected.validation_loss_curve_
+    assert_array_equal(clf.predict_proba(longer), expected.predict_proba(X))
+    same_model(clf.partial_fit(longer, LABELS), expected.partial_fit(X, LABELS))
+
+
 def test_sparse_columns_of_pandas():
     """As get_dummies makes them, of bool."""
     bits = (DIGITS > 7).astype("?")
