@@ -104,13 +104,15 @@ def largest_curvature(U, weight, n_iter=10):
     v = np.random.default_rng(0).normal(size=(*U.shape[:-2], U.shape[-1], 1)).astype(U.dtype)
     weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
     multiply, multiply_transposed = _csr_products(U) if sparse.issparse(U) else _dense_products(U)
-    value = 0.0
-    for _ in range(n_iter):
+
+    def along(v):
         norm = np.sqrt((v**2).sum(axis=-2, keepdims=True))
-        p = multiply(v / np.where(norm > 0, norm, 1))
-        value = float((weight * p**2).sum(axis=-2).max())
-        v = multiply_transposed(weight * p)
-    return value
+        return multiply(v / np.where(norm > 0, norm, 1))
+
+    p = along(v)
+    for _ in range(n_iter - 1):
+        p = along(multiply_transposed(weight * p))
+    return float((weight * p**2).sum(axis=-2).max())
 
 
 def _csr_products(U):
@@ -120,6 +122,9 @@ def _csr_products(U):
 def _dense_products(U):
     """Functions of v (n_batches, n_features, 1) and p (n_batches, n_rows, 1): U v and U^T p, by products of small pieces."""
     n_batches, n_rows, n_features = U.shape
+    if n_rows * n_features <= SMALL_PRODUCT:
+        transposed = U.swapaxes(1, 2)
+        return lambda v: U @ v, lambda p: transposed @ p
     n_across = ceil_div(n_features, PIECE_COLUMNS)
     columns = ceil_div(n_features, n_across)
     rows = next(r for r in range(min(n_rows, SMALL_PRODUCT // columns), 0, -1) if n_rows % r == 0)

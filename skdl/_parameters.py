@@ -9,16 +9,18 @@ import numpy as np
 
 from skdl._backends import BACKENDS
 
+FLAGS = bool, np.bool_
+
 
 def _is_number(x):
     try:
-        return isinstance(x, Real) and not isinstance(x, bool | np.bool_) and math.isfinite(x)
+        return isinstance(x, Real) and not isinstance(x, FLAGS) and math.isfinite(x)
     except OverflowError:  # an integer beyond float's range
         return False
 
 
 def _is_count(x):
-    return isinstance(x, Integral) and not isinstance(x, bool | np.bool_) and abs(int(x)) < 2**63
+    return isinstance(x, Integral) and not isinstance(x, FLAGS) and abs(int(x)) < 2**63
 
 
 def _is_auto(x):
@@ -26,7 +28,7 @@ def _is_auto(x):
 
 
 def _is_flag(x):
-    return isinstance(x, bool | np.bool_)
+    return isinstance(x, FLAGS)
 
 
 # For each parameter: what is valid, and how to say it.
@@ -90,6 +92,8 @@ class Options:
 
 
 def _plain(value):
+    if type(value) in (str, float, int, bool, type(None)):
+        return value
     if _is_flag(value):
         return bool(value)
     if isinstance(value, Integral):

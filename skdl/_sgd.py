@@ -168,15 +168,17 @@ def penalties(options, scale, dtype):
     In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|. Where that overflows
     dtype, it holds W' at 0 all the same; where alpha overflows and scale^2 underflows, there is none.
     """
-    strength, l1_ratio = options.alpha / (1 - options.momentum), options.l1_ratio
+    strength, l1_ratio, largest = options.alpha / (1 - options.momentum), options.l1_ratio, np.finfo(dtype).max
+
+    def held(penalty):
+        penalty[np.isnan(penalty)] = 0.0
+        return np.minimum(penalty, largest)[np.newaxis]
+
     with np.errstate(over="ignore", invalid="ignore"):
-        l2 = np.minimum(strength * (1 - l1_ratio) * scale**2, np.finfo(dtype).max)
-        l1 = np.minimum(strength * l1_ratio * scale, np.finfo(dtype).max)
-    l1, l2 = (np.where(np.isnan(penalty), 0.0, penalty) for penalty in (l1, l2))
-    return (
-        l1[np.newaxis] if options.alpha > 0 and l1_ratio > 0 else None,
-        l2[np.newaxis] if options.alpha > 0 and l1_ratio < 1 else None,
-    )
+        return (
+            held(strength * l1_ratio * scale) if options.alpha > 0 and l1_ratio > 0 else None,
+            held(strength * (1 - l1_ratio) * scale**2) if options.alpha > 0 and l1_ratio < 1 else None,
+        )
 
 
 def step_sizes(schedule, lr, n_batches, epoch, n_epochs):

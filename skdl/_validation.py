@@ -50,6 +50,8 @@ def _as_numbers(X):
 
     scikit-learn would read "1.5" and a date as numbers, and make float64 of a list of float32 rows or of a torch tensor.
     """
+    if isinstance(X, np.ndarray) and X.dtype.kind in "fiub":
+        return X
     if hasattr(X, "dtypes"):  # of a data frame, one for each column
         dtypes = list(X.dtypes)
     else:

@@ -45,6 +45,11 @@ class Backend:
     def isa(self):
         return _threads.isa()[0]
 
+    @cached_property
+    def column_block(self):
+        """Bounds of the blocks of columns that threads share."""
+        return column_blocks(self.n_features)
+
     def _place(self, block):
         """The block for the kernels, prepared once for as long as no other block comes."""
         if self._last_placed is None or self._last_placed.block is not block:
@@ -57,7 +62,7 @@ class Backend:
             return csr_statistics(block.X, placed.weight, rows)
         sum_weight = len(rows) if placed.weight is None else placed.weight[rows].sum(dtype=np.float64)
         # Threads share the rows, since reading memory in sequence is fastest; where rows are wide, they share the columns.
-        column_block = column_blocks(self.n_features)
+        column_block = self.column_block
         ld, n_blocks = column_block[-1], len(column_block) - 1
         n_parts = 1 if n_blocks >= STATISTICS_PARTS else STATISTICS_PARTS
         useful = min(max(n_parts, n_blocks), 1 + len(rows) * ld // STATISTICS_VALUES)

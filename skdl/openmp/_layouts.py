@@ -38,7 +38,7 @@ class DenseLayout:
 
     def __init__(self, backend, coef, velocity, *, batch_size, momentum):
         self.n_features, n_outputs, dtype = backend.n_features, backend.n_outputs, backend.dtype
-        self.block = column_blocks(self.n_features)
+        self.block = backend.column_block
         self.padded_features = ld = self.block[-1]
         n_blocks = len(self.block) - 1
         row_bytes = (ld + (n_blocks + 1) * n_outputs) * dtype.itemsize
