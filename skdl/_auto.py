@@ -70,7 +70,7 @@ def auto_lr(source, scaling, *, n_outputs, batch_size, momentum):
     2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
        which momentum adds up. Sparse rows share few features and so disturb each other less.
     """
-    n_batches, bound = ceil_div(source.n_rows, batch_size), curvature_bound(n_outputs)
+    n_batches, bound = source.n_batches(batch_size), curvature_bound(n_outputs)
     lr = 2 * (1 + momentum) / (bound * max(1.0, sampled_curvature(source, scaling, n_batches, batch_size)))
     mean_squared_norm = scaling.mean_square.sum()
     if n_batches > 1 and mean_squared_norm > 0:

@@ -18,7 +18,7 @@ from skdl._callbacks import CallbackHooks, CallbackSupportMixin, with_callbacks
 from skdl._data import InMemory
 from skdl._parameters import check
 from skdl._scaling import Statistics
-from skdl._sgd import solve
+from skdl._sgd import solve, with_model_axis
 from skdl._version import __version__
 
 
@@ -369,7 +369,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         except ImportError:  # PyOpenCL's; a fitted model is NumPy arrays, which need it no more
             backend_class = get_backend("openmp")
         backend = backend_class(InMemory(X), n_outputs, n_jobs=self.n_jobs, device=self.device)
-        [logits] = backend.predictor(X)((np.asarray(self.coef_)[np.newaxis], np.asarray(self.intercept_)[np.newaxis]))
+        [logits] = backend.predictor(X)(with_model_axis((self.coef_, self.intercept_)))
         if not np.isfinite(logits).all():
             if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
                 raise ValueError("coef_ or intercept_ contains NaN or infinity: this model needs finite numbers.")
@@ -476,7 +476,7 @@ def _validator(backend, X, y, weight, rows):
     predictor = cache(lambda: backend.predictor(X, rows))
 
     def validate(coef, intercept):
-        [logits] = predictor()((coef[np.newaxis], intercept[np.newaxis]))
+        [logits] = predictor()(with_model_axis((coef, intercept)))
         return _softmax.log_loss_and_accuracy(logits, y, weight)
 
     return validate

@@ -9,26 +9,24 @@ import numpy as np
 
 from skdl._backends import BACKENDS
 
-FLAGS = bool, np.bool_
+
+def _is_flag(x):
+    return isinstance(x, bool | np.bool_)
 
 
 def _is_number(x):
     try:
-        return isinstance(x, Real) and not isinstance(x, FLAGS) and math.isfinite(x)
+        return isinstance(x, Real) and not _is_flag(x) and math.isfinite(x)
     except OverflowError:  # an integer beyond float's range
         return False
 
 
 def _is_count(x):
-    return isinstance(x, Integral) and not isinstance(x, FLAGS) and abs(int(x)) < 2**63
+    return isinstance(x, Integral) and not _is_flag(x) and abs(int(x)) < 2**63
 
 
 def _is_auto(x):
     return isinstance(x, str) and x == "auto"
-
-
-def _is_flag(x):
-    return isinstance(x, FLAGS)
 
 
 # For each parameter: what is valid, and how to say it.

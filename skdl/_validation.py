@@ -167,9 +167,8 @@ def _checked_compressed(X, shape):
 
 def _without_duplicates(X):
     """CSR in which no place is stored twice: statistics would take the parts of a value for values."""
-    fresh = sparse.csr_array(
-        (X.data, X.indices, X.indptr), shape=X.shape
-    )  # which knows nothing of its format, and so looks
+    # An array that knows nothing of its format, and so looks.
+    fresh = sparse.csr_array((X.data, X.indices, X.indptr), shape=X.shape)
     if fresh.has_canonical_format:
         return X
     X = fresh.copy()
@@ -255,6 +254,19 @@ def classes_of_stream(classes, known):
     if len(classes) < 2:
         raise ValueError(f"classes needs at least 2 classes, but it contains only one class: {classes}.")
     return classes
+
+
+def warn_of_sorted_rows(y, n_classes, batch_size):
+    """Warn where rows that are visited in their order come class by class: the last class then is what the model knows."""
+    changes = np.count_nonzero(np.diff(y))
+    mixed = len(y) * (1 - ((np.bincount(y, minlength=n_classes) / len(y)) ** 2).sum())  # in a random order
+    if len(y) > batch_size and changes < 0.1 * mixed:
+        warnings.warn(
+            f"shuffle=False visits the rows in their order, in which labels change {changes} times (in a random order about "
+            f"{mixed:.0f} times): the last rows that are visited weigh most. Shuffle the rows once, or set shuffle=True.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 # ---- weights
@@ -343,7 +355,7 @@ def validate_held_out(estimator, X_val, y_val, sample_weight_val, classes):
     try:
         X_val = validate_prediction(estimator, X_val)
     except (TypeError, ValueError) as error:  # whose text speaks of X
-        raise type(error)(f"X_val: {error}") from error
+        raise (TypeError if isinstance(error, TypeError) else ValueError)(f"X_val: {error}") from error
     y_val = column_or_1d(plain_labels(y_val, "y_val"))
     if len(y_val) != X_val.shape[0]:
         raise ValueError(f"X_val has {X_val.shape[0]} rows, but y_val has {len(y_val)}.")
@@ -375,19 +387,6 @@ def check_model(coef, intercept, n_outputs, n_features):
         raise ValueError(
             f"coef_ has shape {np.shape(coef)} and intercept_ {np.shape(intercept)}: "
             f"this model needs {(n_outputs, n_features)} and {(n_outputs,)}."
-        )
-
-
-def warn_of_sorted_rows(y, n_classes, batch_size):
-    """Warn where rows that are visited in their order come class by class: the last class then is what the model knows."""
-    changes = np.count_nonzero(np.diff(y))
-    mixed = len(y) * (1 - ((np.bincount(y, minlength=n_classes) / len(y)) ** 2).sum())  # in a random order
-    if len(y) > batch_size and changes < 0.1 * mixed:
-        warnings.warn(
-            f"shuffle=False visits the rows in their order, in which labels change {changes} times (in a random order about "
-            f"{mixed:.0f} times): the last rows that are visited weigh most. Shuffle the rows once, or set shuffle=True.",
-            UserWarning,
-            stacklevel=4,
         )
 
 

@@ -226,6 +226,16 @@ row("other classes in y_val", "y_val", "7", X_val=X, y_val=np.where(Y == 2, 7, Y
 row("strings in y_val", "y_val", X_val=X, y_val=Y.astype(str))
 row("too few labels in y_val", "X_val", "y_val", str(N), str(N - 1), X_val=X, y_val=Y[:-1])
 row("other features in X_val", "X_val", str(D), str(D - 1), X_val=X[:, 1:], y_val=Y)
+
+
+class Undecodable:
+    """Its ValueError is one that cannot be made from a text alone."""
+
+    def __array__(self, dtype=None, copy=None):
+        return b"\xff".decode()
+
+
+row("X_val that cannot be read", "X_val: ", "decode", X_val=Undecodable(), y_val=Y)
 row("X_val empty", "X_val", "0 sample", X_val=np.empty((0, D)), y_val=np.empty(0, int))
 row("negative validation weight", "sample_weight_val", "-1", X_val=X, y_val=Y, sample_weight_val=weight(-1))
 row(

@@ -51,11 +51,9 @@ class DenseLayout:
         self.velocity = self._padded(velocity, (n_outputs, ld), dtype) if keeps_gradient else None
         self.lags = None
 
-    def _padded(self, a, shape, dtype):
-        out = _memory.zeros(shape, dtype)
-        if np.ndim(a):  # else they are zeros
-            out[:, : self.n_features] = a
-        return out
+    @staticmethod
+    def _padded(a, shape, dtype):
+        return _memory.pad_columns(a, shape[1], dtype) if np.ndim(a) else _memory.zeros(shape, dtype)
 
     def prepare(self, step_sizes):
         """What an epoch needs beside `step_sizes`: nothing."""
