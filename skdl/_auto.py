@@ -20,26 +20,25 @@ def auto_epochs(n_rows, batch_size):
 
 # ---- alpha
 
-# For dense and for sparse X; from the study in benchmarks/auto_alpha.py.
-AUTO_ALPHA, AUTO_ALPHA_SPARSE = 5e-5, 7e-5
+# The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
+SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 
 
-def auto_alpha(scaling, n_classes, *, is_sparse):
-    """The strength of the penalty that alpha="auto" stands for: the same model whatever unit X is in.
+def auto_alpha(scaling, unit, n_rows, n_classes):
+    """The strength of the penalty that alpha="auto" begins with.
 
     At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
-    there the penalty, alpha W_j^2 / 2, has the curvature alpha scale_j^2. With the average scale in place of scale_j, the
-    latter is made a fixed share of the former's sum over the features. In the average features weigh by the square of
-    mean u_j^2, which keeps rare ones from deciding.
+    there the penalty, alpha (W_j r_j)^2 / 2, has the curvature alpha (r_j scale_j)^2. With an average of r_j scale_j, which
+    is 1 where the penalty has no units, the latter is made a share of the former's sum over the features. In the average
+    features weigh by the square of mean u_j^2, which keeps rare ones from deciding. n_rows is the sum of the weights.
     """
     square, p = scaling.mean_square, 1 / n_classes
     if not square.any():
         return 0.0
     weight = (square / square.max()) ** 2
-    share = AUTO_ALPHA_SPARSE if is_sparse else AUTO_ALPHA
+    share = SHARE + SHARE_OF_A_ROW / n_rows
     with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
-        mean_scale = np.average(scaling.scale, weights=weight)
-        alpha = share * p * (1 - p) * square.sum() / mean_scale**2
+        alpha = share * p * (1 - p) * square.sum() / np.average(unit * scaling.scale, weights=weight) ** 2
     return min(float(alpha), np.finfo(float).max)
 
 

@@ -36,7 +36,7 @@ class Backend(Protocol):
     def statistics(self, block, rows):
         """`Statistics` of the columns over some rows of a block, weighted; of CSR, mean square and largest |x| about 0.
 
-        A NaN or an infinity in X makes a mean or variance of its column not finite.
+        The total weight is that of the block's weights. A NaN or an infinity in X makes a mean or variance of its column not finite.
         """
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
@@ -83,14 +83,14 @@ def pair_or_zeros(pair):
     return coef, intercept
 
 
-def moments(n_rows, sum_weight, first, sums, extremes):
+def moments(sum_weight, first, sums, extremes):
     """Statistics from weighted sums (n_parts, 2, n_features) of x - first and of its square, and minimum and maximum.
 
     Sums about some row, `first`, keep a large offset out of the squares.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
         mean, square = sums.sum(axis=0) / sum_weight
-        return Statistics(float(n_rows), first + mean, square - mean**2, *extremes)
+        return Statistics(float(sum_weight), first + mean, square - mean**2, *extremes)
 
 
 def csr_statistics(X, weight, rows):
@@ -99,7 +99,7 @@ def csr_statistics(X, weight, rows):
     square, largest = total = np.zeros((2, X.shape[1]))
     weight = None if weight is None else weight.astype(np.float64)
     _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, weight, total)
-    return Statistics(float(len(rows)), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
+    return Statistics(float(sum_weight), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
 
 
 def lag_tables(step_sizes, momentum):

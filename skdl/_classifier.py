@@ -162,6 +162,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         momentum=0.9,
         alpha="auto",
         l1_ratio=0.0,
+        standardize=True,
         fit_intercept=True,
         shuffle=True,
         tol=1e-4,
@@ -183,6 +184,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         self.momentum = momentum
         self.alpha = alpha
         self.l1_ratio = l1_ratio
+        self.standardize = standardize
         self.fit_intercept = fit_intercept
         self.shuffle = shuffle
         self.tol = tol
@@ -338,7 +340,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     def _store(self, solution, classes):
         self.classes_ = classes
         self.coef_, self.intercept_ = solution.coef, solution.intercept
-        self.lr_, self.alpha_ = solution.lr, solution.alpha
+        self.lr_, self.alpha_, self.scale_ = solution.lr, solution.alpha, solution.unit
 
     @contextmanager
     def _unchanged_on_error(self):
@@ -451,6 +453,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             )
         if isinstance(state.get("_stream"), tuple):  # as version 0.1.0 wrote it
             state["_stream"] = _stream_of_0_1(*state["_stream"])
+        state.setdefault("standardize", False)  # which 0.1.0 did not have
         super().__setstate__(state)
 
     def __sklearn_tags__(self):

@@ -18,15 +18,21 @@ class Block(NamedTuple):
 
 
 class InMemory:
-    """Data in memory: one block, of which `rows` are visited (None: all). Without y it can only be predicted."""
+    """Data in memory: one block, of which `rows` are visited (None: all). Without y it can only be predicted.
+
+    A weight of 2 stands for two rows, so `total_weight` is the number of rows that the data stand for.
+    """
 
     def __init__(self, X, y=None, weight=None, rows=None):
         self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
         # Mean number of stored values of a row.
         self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
         self._n_samples, self._rows, self._order = X.shape[0], rows, None
+        self.total_weight = None if y is None else float(self.n_rows)
         if weight is not None:
-            weight = weight / weight[self.rows].mean()
+            of_rows = weight[self.rows]
+            self.total_weight = float(of_rows.sum())
+            weight = None if (of_rows == of_rows[0]).all() else weight / of_rows.mean()
         self.block = Block(X, None if y is None else y.astype(np.int32), weight)
 
     @property
@@ -54,7 +60,7 @@ class InMemory:
         """`Statistics` of the columns; ValueError where X is not finite."""
         statistics = backend.statistics(self.block, self.rows)
         check_finite(self.block.X, statistics, complete=self.n_rows == self._n_samples)
-        return statistics
+        return statistics._replace(total_weight=self.total_weight)
 
     def check_finite(self):
         """ValueError where X is not finite."""

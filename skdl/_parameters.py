@@ -41,6 +41,7 @@ VALID = {
     "momentum": (lambda x: _is_number(x) and 0 <= x < 1, "a number >= 0 and < 1"),
     "alpha": (lambda x: _is_auto(x) or (_is_number(x) and x >= 0), "'auto' or a number >= 0"),
     "l1_ratio": (lambda x: _is_number(x) and 0 <= x <= 1, "a number from 0 to 1"),
+    "standardize": (_is_flag, "True or False"),
     "fit_intercept": (_is_flag, "True or False"),
     "shuffle": (_is_flag, "True or False"),
     "tol": (lambda x: _is_number(x) and x >= 0, "a number >= 0"),
@@ -74,6 +75,7 @@ class Options:
     momentum: float
     alpha: float | str
     l1_ratio: float
+    standardize: bool
     fit_intercept: bool
     shuffle: bool
     tol: float

@@ -10,9 +10,9 @@ CONSTANT_COLUMN_ULPS = 32
 
 
 class Statistics(NamedTuple):
-    """Of each column, (n_features,) float64, over `n_rows` rows."""
+    """Of each column, (n_features,) float64, over rows of this weight in all: of as many rows, if they have no weights."""
 
-    n_rows: float
+    total_weight: float
     mean: np.ndarray
     variance: np.ndarray
     low: np.ndarray
@@ -20,18 +20,17 @@ class Statistics(NamedTuple):
 
     def merged(self, other):
         """Those of the rows of both (Chan, Golub and LeVeque 1979)."""
-        n_rows = self.n_rows + other.n_rows
-        share, delta = other.n_rows / n_rows, other.mean - self.mean
+        total_weight = self.total_weight + other.total_weight
+        share, delta = other.total_weight / total_weight, other.mean - self.mean
         variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * delta**2
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Statistics(n_rows, self.mean + share * delta, variance, low, high)
+        return Statistics(total_weight, self.mean + share * delta, variance, low, high)
 
 
 class Scaling:
     """SGD sees u = (x - mean) * scale: a diagonal preconditioner, applied by the kernels to the values that they load.
 
-    The model stays one on x: with W, b for x and W', b' for u, W = W' * scale and b = b' - W mean give the same logits,
-    and the penalty on W is one on W' whose strength differs from feature to feature. So the optimum does not move.
+    The model stays one on x: with W, b for x and W', b' for u, W = W' * scale and b = b' - W mean give the same logits.
     Parameters have any leading axes: coef (..., n_outputs, n_features), intercept (..., n_outputs).
     """
 
@@ -54,7 +53,8 @@ class Scaling:
         """1 / scale is the geometric mean of max |x - mean| and the standard deviation.
 
         The first alone is slow where a column has outliers, the second alone overrates rare features. A sparse column is
-        not centred and is divided by max |x|. Constant columns are left as they are.
+        not centred and is divided by max |x|. Constant columns are left as they are. A column times a power of two gives
+        the same bits of u, which is why the root is taken of a product: a product of roots is rounded otherwise.
         """
         _, column_mean, variance, low, high = statistics
         mean, scale = np.zeros(len(low)), np.ones(len(low))
@@ -67,7 +67,7 @@ class Scaling:
             std = np.sqrt(variance + (column_mean - mean) ** 2)
             squares_fit = np.isfinite(std) & (max_deviation**2 >= np.finfo(dtype).tiny)  # into the range of the type
             std = np.where(squares_fit, std, max_deviation)
-            wanted = (1 / (max_deviation if is_sparse else np.sqrt(max_deviation) * np.sqrt(std))).astype(dtype)
+            wanted = (1 / (max_deviation if is_sparse else _geometric_mean(max_deviation, std))).astype(dtype)
             varies &= np.isfinite(wanted) & (wanted > 0)
         scale[varies] = wanted[varies]
         return cls(mean, scale, np.where(varies, std * scale, 0.0) ** 2)
@@ -103,3 +103,9 @@ class Scaling:
 
     def _shift(self, intercept):
         return intercept[..., np.newaxis] * self.mean if self._centres else 0
+
+
+def _geometric_mean(a, b):
+    """sqrt(a b), by way of a product that neither overflows nor loses digits where a and b are close."""
+    fraction, exponent = np.frexp(a)
+    return np.ldexp(np.sqrt(fraction * np.ldexp(b, -exponent)), exponent)

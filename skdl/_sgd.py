@@ -16,12 +16,12 @@ and lacks it.
 
 The objective, for logits h = W x + b and cross-entropy l, is
 
-    F(W, b) = mean_i weight_i l(h(x_i), y_i) + alpha ((1 - l1_ratio) / 2 ||W||^2 + l1_ratio ||W||_1)
+    F(W, b) = mean_i weight_i l(h(x_i), y_i) + alpha sum_j ((1 - l1_ratio) / 2 ||W_j r_j||^2 + l1_ratio ||W_j r_j||_1)
 
-and a step on a minibatch with gradient G of its first term is V := momentum V + G; W := prox(W - lr V), where prox is
+with r_j, the unit of feature j, 1 / scale of `Scaling`, or 1 where standardize=False. A step on a minibatch with gradient G of its first term is V := momentum V + G; W := prox(W - lr V), where prox is
 the proximal operator of lr / (1 - momentum) times the penalty (a gradient moves W by lr / (1 - momentum) in all, so the
 penalty must, or the fixed point is not F's): with t = lr alpha / (1 - momentum), division by 1 + t (1 - l1_ratio), then
-soft thresholding at t l1_ratio. The intercept has no penalty. The step may be taken in other coordinates of x; see
+soft thresholding at t l1_ratio, where r_j is 1. The intercept has no penalty. The step may be taken in other coordinates of x; see
 `Scaling`.
 """
 
@@ -79,6 +79,7 @@ class Solution:
 
     coef: np.ndarray
     intercept: np.ndarray
+    unit: np.ndarray  # r
     lr: float
     alpha: float
     history: History
@@ -112,7 +113,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
     Raises ValueError, naming epoch and lr, where training diverges.
     """
-    options, scaling, statistics = resolve(source, options, backend, stream)
+    options, scaling, unit, statistics = resolve(source, options, backend, stream)
     velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
     for parameters in (start, velocity):
         if parameters is not None:
@@ -120,7 +121,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if start is not None and not options.fit_intercept:
         start = start[0], np.zeros_like(start[1])
     rng = order_generator(options, epoch)
-    solution = train(source, options, backend, scaling, rng, start, velocity, validate, hooks or EpochHooks())
+    solution = train(source, options, backend, scaling, unit, rng, start, velocity, validate, hooks or EpochHooks())
     if stream is not None:
         [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
         solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
@@ -130,26 +131,29 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
 
 def resolve(source, options, backend, stream):
-    """Options with numbers in place of "auto", the coordinates of SGD, and the statistics of all rows so far, or None."""
-    statistics = scaling = None
+    """Options with numbers in place of "auto", the coordinates of SGD, the features' units, and the `Statistics` of all
+    rows so far, or None where nothing asks for them.
+    """
+    statistics, scaling = None, Scaling.identity(source.n_features)
     if stream and "mean" in stream:
         statistics = Statistics(*(stream[name] for name in Statistics._fields))
-    if "auto" in (options.lr, options.alpha):
+    if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
         here = source.statistics(backend)
         statistics = here if statistics is None else statistics.merged(here)
         centre = options.fit_intercept and not source.is_sparse
         scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
     else:
         source.check_finite()
+    unit = 1 / scaling.scale if options.standardize else np.ones(source.n_features)
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if alpha == "auto":
-        alpha = auto_alpha(scaling, _softmax.n_classes(backend.n_outputs), is_sparse=source.is_sparse)
+        alpha = auto_alpha(scaling, unit, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
     if lr == "auto":
         batch_size = even_batch_size(source.n_rows, batch_size)
         lr = auto_lr(source, scaling, n_outputs=backend.n_outputs, batch_size=batch_size, momentum=options.momentum)
     else:
         scaling = Scaling.identity(source.n_features)
-    return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, statistics
+    return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, unit, statistics
 
 
 def order_generator(options, epoch):
@@ -162,11 +166,11 @@ def order_generator(options, epoch):
     return np.random.default_rng([check_random_state(options.random_state).randint(2**31 - 1), epoch])
 
 
-def penalties(options, scale, dtype):
+def penalties(options, unit, scale, dtype):
     """(l1, l2), each (n_models, n_features) or None: strengths of the penalty on the coefficients W' of u.
 
-    In u the penalty alpha/2 W^2 reads alpha/2 scale^2 W'^2, and alpha |W| reads alpha scale |W'|. Where that overflows
-    dtype, it holds W' at 0 all the same; where alpha overflows and scale^2 underflows, there is none.
+    In u the penalty alpha/2 (W r)^2 reads alpha/2 (r scale)^2 W'^2, and alpha |W r| reads alpha r scale |W'|. Where that
+    overflows dtype, it holds W' at 0 all the same; where alpha overflows and the rest underflows, there is none.
     """
     strength, l1_ratio, largest = options.alpha / (1 - options.momentum), options.l1_ratio, np.finfo(dtype).max
 
@@ -176,8 +180,8 @@ def penalties(options, scale, dtype):
 
     with np.errstate(over="ignore", invalid="ignore"):
         return (
-            held(strength * l1_ratio * scale) if options.alpha > 0 and l1_ratio > 0 else None,
-            held(strength * (1 - l1_ratio) * scale**2) if options.alpha > 0 and l1_ratio < 1 else None,
+            held(strength * l1_ratio * (unit * scale)) if options.alpha > 0 and l1_ratio > 0 else None,
+            held(strength * (1 - l1_ratio) * (unit * scale) ** 2) if options.alpha > 0 and l1_ratio < 1 else None,
         )
 
 
@@ -206,11 +210,11 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(source, options, backend, scaling, rng, start, velocity, validate, hooks):
+def train(source, options, backend, scaling, unit, rng, start, velocity, validate, hooks):
     """Train for up to `options.max_iter` epochs; see `solve`."""
     dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
     start, velocity = with_model_axis(start), with_model_axis(velocity)
-    l1, l2 = penalties(options, scaling.scale, dtype)
+    l1, l2 = penalties(options, unit, scaling.scale, dtype)
     backend.start(
         None if start is None else scaling.scale_parameters(*start),
         None if velocity is None else scaling.scale_gradient(*velocity),
@@ -257,7 +261,7 @@ def train(source, options, backend, scaling, rng, start, velocity, validate, hoo
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise diverged(epoch, options.lr, scaling)
     coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
-    return Solution(coef, intercept, options.lr, options.alpha, history)
+    return Solution(coef, intercept, unit, options.lr, options.alpha, history)
 
 
 def diverged(epoch, lr, scaling):

@@ -302,8 +302,9 @@ def class_totals(weight, y, classes):
 
 
 def combined_weight(class_weight, weight, y, classes, totals=None):
-    """Weight (n_samples,) of each row, sample weight times class weight, or None where all are equal.
+    """Weight (n_samples,) of each row, sample weight times class weight, or None where all are 1.
 
+    Class weights share the total of the sample weights out anew: a row's weight tells how many rows it stands for.
     `totals` are those of each class that "balanced" makes even; None: those of these rows.
     """
     if class_weight is not None:
@@ -313,11 +314,14 @@ def combined_weight(class_weight, weight, y, classes, totals=None):
             totals = class_totals(weight, y, classes) if totals is None else totals
             of_class = np.divide(1.0, totals, out=np.zeros(len(classes)), where=totals > 0)
         with np.errstate(over="ignore"):
-            weight = of_class[y] if weight is None else weight * of_class[y]
-        _check_sum(weight, "class_weight times sample_weight")
-    if weight is None or (weight[0] > 0 and (weight == weight[0]).all()):
-        return None
-    if not weight.any():
+            combined = of_class[y] if weight is None else weight * of_class[y]
+        _check_sum(combined, "class_weight times sample_weight")
+        used = combined > 0
+        if used.any():
+            total = used.sum() if weight is None else weight[used].sum()
+            combined *= total / combined.sum()
+        weight = combined
+    if weight is not None and not weight.any():
         raise ValueError("sample_weight and class_weight give every row weight zero: at least one must be > 0.")
     return weight
 

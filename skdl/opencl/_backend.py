@@ -49,7 +49,7 @@ class Backend:
             total = self._column_sums(rows, first).astype(np.float64)
         sums = np.array([[total[:, :2].sum(axis=(0, 1)), total[:, 2:4].sum(axis=(0, 1))]])
         extremes = total[:, 4].min(axis=0), total[:, 5].max(axis=0)
-        return moments(len(rows), self.host_weight[rows].sum(dtype=np.float64), first, sums, extremes)
+        return moments(self.host_weight[rows].sum(dtype=np.float64), first, sums, extremes)
 
     def _column_sums(self, rows, first):
         """What each group of the kernel `statistics` finds: (n_groups, 6, n_features)."""

@@ -76,7 +76,7 @@ class Backend:
         extremes = extremes[..., : self.n_features].astype(np.float64)
         low, high = extremes[:, 0].min(axis=0), extremes[:, 1].max(axis=0)
         sums, first_row = total[..., : self.n_features], first_row[: self.n_features]
-        return moments(len(rows), sum_weight, first_row, sums, (low, high))
+        return moments(sum_weight, first_row, sums, (low, high))
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         if self.device is not None:  # a model that was trained on it may be predicted here
