@@ -1,9 +1,10 @@
-"""What "auto" stands for: the step size, the strength of the penalty and the number of epochs, from the data."""
+"""What "auto" stands for: the step size and the number of epochs, from the data. For alpha="auto" see `_evidence`."""
 
 import numpy as np
 from scipy import sparse
 
 from skdl._backends import ceil_div
+from skdl._products import products
 from skdl._softmax import curvature_bound
 
 # ---- max_iter
@@ -18,30 +19,6 @@ def auto_epochs(n_rows, batch_size):
     return max(AUTO_EPOCHS, round(AUTO_UPDATES / ceil_div(n_rows, batch_size)))
 
 
-# ---- alpha
-
-# The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
-SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
-
-
-def auto_alpha(scaling, unit, n_rows, n_classes):
-    """The strength of the penalty that alpha="auto" begins with.
-
-    At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
-    there the penalty, alpha (W_j r_j)^2 / 2, has the curvature alpha (r_j scale_j)^2. With an average of r_j scale_j, which
-    is 1 where the penalty has no units, the latter is made a share of the former's sum over the features. In the average
-    features weigh by the square of mean u_j^2, which keeps rare ones from deciding. n_rows is the sum of the weights.
-    """
-    square, p = scaling.mean_square, 1 / n_classes
-    if not square.any():
-        return 0.0
-    weight = (square / square.max()) ** 2
-    share = SHARE + SHARE_OF_A_ROW / n_rows
-    with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
-        alpha = share * p * (1 - p) * square.sum() / np.average(unit * scaling.scale, weights=weight) ** 2
-    return min(float(alpha), np.finfo(float).max)
-
-
 # ---- lr, and the batch size that goes with it
 
 # Share of the noise bound that a step may take, for dense and for sparse X: benchmarks/auto_lr.py, benchmarks/sparse_text.py.
@@ -49,10 +26,6 @@ NOISE_DENSE, NOISE_SPARSE = 3.8, 10.0
 # Minibatches whose curvature is looked at; beyond SAMPLE_ROWS a minibatch's curvature is that of all data, and long rows
 # are sampled more sparingly, for SAMPLE_VALUES in all.
 SAMPLED_BATCHES, SAMPLE_ROWS, SAMPLE_VALUES = 8, 1024, 2**22
-# Values of a matrix of which BLAS makes a product without threads. Those would spin on for a while, on the cores that the first
-# epoch needs (OpenBLAS issue 3187), and the bits would depend on their number; a limit on them is a state of the whole
-# process, which fits in several threads would take from each other.
-SMALL_PRODUCT, PIECE_COLUMNS = 8192, 128
 
 
 def even_batch_size(n_rows, batch_size):
@@ -102,7 +75,7 @@ def largest_curvature(U, weight, n_iter=10):
     """
     v = np.random.default_rng(0).normal(size=(*U.shape[:-2], U.shape[-1], 1)).astype(U.dtype)
     weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
-    multiply, multiply_transposed = _csr_products(U) if sparse.issparse(U) else _dense_products(U)
+    multiply, multiply_transposed = products(U)
 
     def along(v):
         norm = np.sqrt((v**2).sum(axis=-2, keepdims=True))
@@ -112,34 +85,3 @@ def largest_curvature(U, weight, n_iter=10):
     for _ in range(n_iter - 1):
         p = along(multiply_transposed(weight * p))
     return float((weight * p**2).sum(axis=-2).max())
-
-
-def _csr_products(U):
-    return lambda v: U @ v, lambda p: U.T @ p
-
-
-def _dense_products(U):
-    """Functions of v (n_batches, n_features, 1) and p (n_batches, n_rows, 1): U v and U^T p, by products of small pieces."""
-    n_batches, n_rows, n_features = U.shape
-    if n_rows * n_features <= SMALL_PRODUCT:
-        transposed = U.swapaxes(1, 2)
-        return lambda v: U @ v, lambda p: transposed @ p
-    n_across = ceil_div(n_features, PIECE_COLUMNS)
-    columns = ceil_div(n_features, n_across)
-    rows = next(r for r in range(min(n_rows, SMALL_PRODUCT // columns), 0, -1) if n_rows % r == 0)
-    padding = [(0, 0), (0, 0), (0, n_across * columns - n_features)]
-    if padding[2] != (0, 0):
-        U = np.pad(U, padding)
-    pieces = U.reshape(n_batches, n_rows // rows, rows, n_across, columns).swapaxes(2, 3)
-    transposed = pieces.swapaxes(3, 4)
-
-    def multiply(v):
-        if padding[2] != (0, 0):
-            v = np.pad(v, [padding[0], padding[2], (0, 0)])
-        return (pieces @ v.reshape(n_batches, 1, n_across, columns, 1)).sum(axis=2).reshape(n_batches, n_rows, 1)
-
-    def multiply_transposed(p):
-        products = transposed @ p.reshape(n_batches, n_rows // rows, 1, rows, 1)
-        return products.sum(axis=1).reshape(n_batches, -1, 1)[:, :n_features]
-
-    return multiply, multiply_transposed

@@ -46,6 +46,9 @@ class Backend(Protocol):
         momentum (n_models,).
         """
 
+    def penalise(self, l1, l2):
+        """Go on with these penalties, None where there was none, as `start` takes them."""
+
     def run(self, block, order, step_sizes):
         """One pass over the rows `order` (n_rows,) int64 of a block in minibatches, with step_sizes (n_models, n_batches).
 

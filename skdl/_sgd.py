@@ -31,8 +31,9 @@ import numpy as np
 from sklearn.utils import check_random_state
 
 from skdl import _softmax
-from skdl._auto import ENOUGH_UPDATES, auto_alpha, auto_lr, even_batch_size
+from skdl._auto import ENOUGH_UPDATES, auto_lr, even_batch_size
 from skdl._backends import ceil_div
+from skdl._evidence import Evidence, initial_alpha
 from skdl._scaling import Scaling, Statistics
 from skdl._validation import check_model
 
@@ -113,7 +114,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
     Raises ValueError, naming epoch and lr, where training diverges.
     """
-    options, scaling, unit, statistics = resolve(source, options, backend, stream)
+    options, scaling, unit, statistics, evidence = resolve(source, options, backend, stream)
     velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
     for parameters in (start, velocity):
         if parameters is not None:
@@ -121,7 +122,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if start is not None and not options.fit_intercept:
         start = start[0], np.zeros_like(start[1])
     rng = order_generator(options, epoch)
-    solution = train(source, options, backend, scaling, unit, rng, start, velocity, validate, hooks or EpochHooks())
+    solution = train(source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks or EpochHooks())
     if stream is not None:
         [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
         solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
@@ -131,10 +132,10 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
 
 def resolve(source, options, backend, stream):
-    """Options with numbers in place of "auto", the coordinates of SGD, the features' units, and the `Statistics` of all
-    rows so far, or None where nothing asks for them.
+    """Options with numbers in place of "auto", the coordinates of SGD, the features' units, the `Statistics` of all rows so
+    far, or None where nothing asks for them, and the `Evidence` by which alpha is updated, or None.
     """
-    statistics, scaling = None, Scaling.identity(source.n_features)
+    statistics, evidence, scaling = None, None, Scaling.identity(source.n_features)
     if stream and "mean" in stream:
         statistics = Statistics(*(stream[name] for name in Statistics._fields))
     if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
@@ -147,13 +148,15 @@ def resolve(source, options, backend, stream):
     unit = 1 / scaling.scale if options.standardize else np.ones(source.n_features)
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if alpha == "auto":
-        alpha = auto_alpha(scaling, unit, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
+        alpha = initial_alpha(scaling, unit, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
+        if alpha > 0 and options.max_iter > 1:
+            evidence = Evidence(source, scaling, unit, backend, options.l1_ratio, options.max_iter)
     if lr == "auto":
         batch_size = even_batch_size(source.n_rows, batch_size)
         lr = auto_lr(source, scaling, n_outputs=backend.n_outputs, batch_size=batch_size, momentum=options.momentum)
     else:
         scaling = Scaling.identity(source.n_features)
-    return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, unit, statistics
+    return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, unit, statistics, evidence
 
 
 def order_generator(options, epoch):
@@ -210,7 +213,7 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(source, options, backend, scaling, unit, rng, start, velocity, validate, hooks):
+def train(source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks):
     """Train for up to `options.max_iter` epochs; see `solve`."""
     dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
     start, velocity = with_model_axis(start), with_model_axis(velocity)
@@ -243,6 +246,9 @@ def train(source, options, backend, scaling, unit, rng, start, velocity, validat
         [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size)
         if not loss < DIVERGED:  # NaN included
             raise diverged(epoch, options.lr, scaling)
+        if evidence is not None and evidence.is_due(epoch + 1):
+            options = replace(options, alpha=evidence.updated(options.alpha, *current()))
+            backend.penalise(*penalties(options, unit, scaling.scale, dtype))
         history.add(loss, None if validate is None else validate(*current()))
         if options.verbose:
             print(history.last_line())

@@ -84,7 +84,7 @@ class Backend:
             self.coef = layout.upload_parameters(*pair_or_zeros(parameters))
             self.coef_velocity = layout.upload(*pair_or_zeros(velocity))
             self.coordinates = layout.coordinates(mean, scale)
-            self.penalty = layout.per_feature(l1, 0), layout.per_feature(l2, 0)
+            self.penalise(l1, l2)
             [self.momentum] = momentum
             self.n_stepped = self.n_features + bool(fit_intercept)
             if self.is_sparse:
@@ -95,6 +95,10 @@ class Backend:
                 busy = layout.program.n_items // layout.n_tiles(layout.ld)
                 self.n_shares = max(1, min(busy, fitting, layout.chunk // 64))
                 (self.gradient,) = self.memory.scratch(self.dtype, gradient=(self.n_shares, *shape))
+
+    def penalise(self, l1, l2):
+        with self.memory.errors():
+            self.penalty = self.layout.per_feature(l1, 0), self.layout.per_feature(l2, 0)
 
     def _pair(self, buffer):
         with self.memory.errors():

@@ -94,14 +94,15 @@ class Backend:
         def per_feature(a):
             return None if a is None else _memory.pad_columns(np.atleast_2d(a), layout.padded_features, self.dtype)[0]
 
+        self._penalty = per_feature(l1), per_feature(l2)
         self._model = _kernels.Model(
             layout.coef,
             self._intercept,
             layout.velocity,
             mean=None if self.is_sparse else per_feature(mean),
             scale=per_feature(scale),
-            l1=per_feature(l1),
-            l2=per_feature(l2),
+            l1=self._penalty[0],
+            l2=self._penalty[1],
             momentum=momentum,
             fit_intercept=fit_intercept,
         )
@@ -114,6 +115,11 @@ class Backend:
             _memory.zeros((layout.chunk,), self.dtype),
         )
         self.batch_size, self.n_threads = batch_size, layout.n_threads
+
+    def penalise(self, l1, l2):
+        for strength, new in zip(self._penalty, (l1, l2), strict=True):
+            if new is not None:
+                strength[: self.n_features] = new[0]  # the model reads them there
 
     def run(self, block, order, step_sizes):
         data = self._place(block).data

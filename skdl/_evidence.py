@@ -1,0 +1,207 @@
+"""What alpha="auto" stands for: a strength of the penalty to begin with, and what the data say of it while a model learns.
+
+In the coordinates u = (x - mean) * scale of `Scaling` the penalty is alpha times the sum over the features of
+(1 - l1_ratio) / 2 ||q_j W'_j||^2 + l1_ratio ||q_j W'_j||_1 with q_j = r_j scale_j, which is 1 with standardize=True.
+n is the sum of the sample weights, which count rows.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from skdl import _softmax
+from skdl._products import products
+
+# The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
+SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
+# Updates come early, while the step is long: after the epochs that end these shares of training.
+UPDATES = 0.1 * np.arange(1, 7)
+# Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
+SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
+# Up to SMALL features or rows all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS each.
+SMALL, PROBES, STEPS = 64, 4, 10
+# On separable data the norm of W' grows about as alpha to the power -1/5; how far an update may go.
+SEPARABLE_POWER, LARGEST_FACTOR = 5, 1000.0
+
+
+def initial_alpha(scaling, unit, n_rows, n_classes):
+    """The strength of the penalty to begin with.
+
+    At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
+    there the penalty has the curvature alpha q_j^2. With an average in place of q_j the latter is made a share of the
+    former's sum over the features. In the average features weigh by the square of mean u_j^2, which keeps rare ones from
+    deciding.
+    """
+    square, p = scaling.mean_square, 1 / n_classes
+    if not square.any():
+        return 0.0
+    weight = (square / square.max()) ** 2
+    share = SHARE + SHARE_OF_A_ROW / max(n_rows, 1)
+    with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
+        alpha = share * p * (1 - p) * square.sum() / np.average(unit * scaling.scale, weights=weight) ** 2
+    return min(float(alpha), np.finfo(float).max)
+
+
+def lanczos(S, n_features, dtype):
+    """Eigenvalues of a symmetric matrix and how many there are of each, such that the sums of functions of them are right.
+
+    S multiplies vectors (n_features, n). Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
+    """
+    v = np.random.default_rng(0).choice(np.array([-1, 1], dtype), (n_features, PROBES)) / np.sqrt(
+        n_features, dtype=dtype
+    )
+    diagonal, off_diagonal = np.zeros((2, STEPS, PROBES))
+    previous = np.zeros_like(v)
+    for i in range(STEPS):
+        w = S(v)
+        diagonal[i] = (v * w).sum(axis=0)
+        w -= diagonal[i].astype(dtype) * v + (off_diagonal[i - 1] if i else 0) * previous
+        norm = np.sqrt((w**2).sum(axis=0))
+        off_diagonal[i] = np.where(norm > np.sqrt(np.finfo(dtype).eps) * diagonal[0], norm, 0.0)
+        previous, v = v, np.divide(w, norm, out=np.zeros_like(w), where=off_diagonal[i] > 0)
+    T = np.zeros((PROBES, STEPS, STEPS))
+    steps = np.arange(STEPS)
+    T[:, steps, steps] = diagonal.T
+    T[:, steps[1:], steps[:-1]] = T[:, steps[:-1], steps[1:]] = off_diagonal[:-1].T
+    eigenvalues, vectors = np.linalg.eigh(T)
+    return np.maximum(eigenvalues, 0.0).ravel(), (vectors[:, 0] ** 2 * (n_features / PROBES)).ravel()
+
+
+class Spectrum(NamedTuple):
+    """Eigenvalues of S = mean weight u u^T over a sample of the rows, and how many there are of each."""
+
+    eigenvalues: np.ndarray
+    counts: np.ndarray
+    n_sampled: int
+    n_rows: int
+
+    @classmethod
+    def of(cls, U, weight, n_rows):
+        """That of a sample (n_sampled, n_features) of n_rows rows, dense or CSR, with weights of mean 1."""
+        is_sparse, (n_sampled, n_features) = sparse.issparse(U), U.shape
+        weight = (weight / n_sampled)[:, np.newaxis].astype(U.dtype)
+        if min(n_sampled, n_features) <= SMALL:
+            U = (U.toarray() if is_sparse else U) * np.sqrt(weight)
+            S = np.einsum("ij,kj->ik", U, U) if n_sampled < n_features else np.einsum("ij,ik->jk", U, U)
+            return cls(np.maximum(np.linalg.eigvalsh(S.astype(np.float64)), 0.0), np.ones(len(S)), n_sampled, n_rows)
+        multiply, multiply_transposed = products(U if is_sparse else U[np.newaxis])
+        expand, squeeze = (lambda v: v, lambda v: v) if is_sparse else (lambda v: v[np.newaxis], lambda v: v[0])
+        eigenvalues, counts = lanczos(
+            lambda v: squeeze(multiply_transposed(weight * multiply(expand(v)))), n_features, U.dtype
+        )
+        return cls(eigenvalues, counts, n_sampled, n_rows)
+
+    def trace(self, curvature, alpha):
+        """Of S (curvature S + alpha)^-1, for each curvature (n_outputs,) of the loss along the logits.
+
+        A sample of m of n rows makes large eigenvalues too large and small ones too small. As much is determined in it with
+        the strength alpha (1 - g / m) / (1 - g / n) as in all rows with alpha, where g is the trace of
+        curvature S (curvature S + alpha)^-1 (the Silverstein equation; Dobriban and Wager 2018).
+        """
+        strength = np.full(len(curvature), float(alpha))
+        for _ in range(1 if self.n_sampled == self.n_rows else 5):
+            at = np.multiply.outer(curvature, self.eigenvalues) + strength[:, np.newaxis]
+            trace = (np.divide(self.eigenvalues, at, out=np.zeros_like(at), where=at > 0) * self.counts).sum(axis=1)
+            g = np.minimum(curvature * trace, 0.9 * self.n_sampled)
+            strength = alpha * (1 - g / self.n_sampled) / (1 - g / self.n_rows)
+        return trace
+
+
+def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
+    """The alpha under which the data are most probable, all models considered (MacKay 1992).
+
+    coef (n_outputs, n_features) in units in which q = 1; curvature (n_outputs,) along the logits. The number of coefficients
+    that the data determine, the trace of H (H + alpha)^-1 with H the curvature of the loss, is n alpha ||W'||^2 then.
+    scikit-learn's BayesianRidge does it for regression. With L1, all coefficients but the zeros are determined (Zou, Hastie
+    and Tibshirani 2007).
+    """
+    determined = (curvature * spectrum.trace(curvature, alpha * (1 - l1_ratio))).sum() * (coef != 0).mean()
+    penalty = (1 - l1_ratio) * (coef**2).sum() + l1_ratio * abs(coef).sum()
+    return determined / (n_rows * penalty) if penalty > 0 else alpha
+
+
+def margin_factor(logits, y, weight, share):
+    """What to multiply alpha by, 1 or less, to do justice to separable data, of which Gaussian evidence asks too much.
+
+    Without row i its logits would be about `logits` + (z_i - y_i) share_i, where share (n_rows, n_outputs) is the leverage
+    u_i^T H^-1 u_i / n. If the loss of these were smallest for logits t times as large, t > 1, the penalty holds W' down by
+    that factor.
+    """
+    n_outputs = logits.shape[1]
+
+    def residuals(logits):
+        z = _softmax.probabilities(logits)
+        z[np.arange(len(y)), y] -= 1
+        return z[:, -n_outputs:]
+
+    left_out = logits + share * residuals(logits)
+
+    def still_falls(t):
+        return (weight * (residuals(t * left_out) * left_out).sum(axis=1)).sum() < 0
+
+    if not still_falls(1.0):
+        return 1.0
+    low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
+    for _ in range(10):
+        middle = (low + high) / 2
+        low, high = (middle, high) if still_falls(np.exp(middle)) else (low, middle)
+    return float(np.exp(-SEPARABLE_POWER * low))
+
+
+class Evidence:
+    """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
+
+    def __init__(self, source, scaling, unit, backend, l1_ratio, max_iter):
+        self._scaling, self._q, self._l1_ratio = scaling, unit * scaling.scale, l1_ratio
+        self._n_rows, self._backend, self._source = source.total_weight, backend, source
+        epochs = np.unique(np.ceil(UPDATES * max_iter).astype(int))
+        self._due = list(epochs[epochs < max_iter])
+        self._has_margins = len(self._due) > 1 and l1_ratio < 1
+        n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
+        rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
+        X, weight = source.sample(rows)
+        U = _in_units_of(self._q, scaling.apply(X))
+        self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows)
+        n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
+        rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
+        self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
+        self._predict = backend.predictor(source.block.X, rows)
+
+    @property
+    def is_final(self):
+        """Whether alpha will not change any more."""
+        return not self._due
+
+    def is_due(self, n_epochs):
+        """Whether alpha should be updated after so many epochs."""
+        return n_epochs in self._due
+
+    def updated(self, alpha, coef, intercept):
+        """alpha after its next update; the parameters are those for x, (n_outputs, n_features) and (n_outputs,)."""
+        self._due.pop(0)
+        [logits] = self._predict((coef[np.newaxis], intercept[np.newaxis]))
+        logits = logits.astype(np.float64)
+        z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
+        curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
+        if self.is_final and self._has_margins:
+            total = (self._spectrum.eigenvalues * self._spectrum.counts).sum()
+            leverage = self._spectrum.trace(curvature, alpha * (1 - self._l1_ratio)) / (self._n_rows * total)
+            share = np.multiply.outer(self._weight * self._squared_norm, leverage)
+            return alpha * margin_factor(logits, self._y, self._weight, share)
+        coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
+        return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
+
+
+def _in_units_of(q, U):
+    """U in units in which q = 1."""
+    if (q == 1).all():
+        return U
+    return U @ sparse.diags_array(1 / q).tocsr() if sparse.issparse(U) else U / q.astype(U.dtype)
+
+
+def _squared_norms(U):
+    """|u|^2 of each row."""
+    if sparse.issparse(U):
+        return np.bincount(np.repeat(np.arange(U.shape[0]), np.diff(U.indptr)), U.data.astype(float) ** 2, U.shape[0])
+    return np.einsum("ij,ij->i", U, U).astype(np.float64)
