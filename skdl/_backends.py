@@ -36,7 +36,8 @@ class Backend(Protocol):
     def statistics(self, block, rows):
         """`Statistics` of the columns over some rows of a block, weighted; of CSR, mean square and largest |x| about 0.
 
-        The total weight is that of the block's weights. A NaN or an infinity in X makes a mean or variance of its column not finite.
+        The total weight is that of the block's weights. A NaN or an infinity in X makes a mean or variance of its column not
+        finite.
         """
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):

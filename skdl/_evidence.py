@@ -11,7 +11,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _softmax
-from skdl._products import products
+from skdl._products import SMALL_VECTORS, products
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
@@ -19,13 +19,13 @@ SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 UPDATES = 0.1 * np.arange(1, 7)
 # Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
 SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
-# Up to SMALL features or rows all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS each.
+# Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
 SMALL, PROBES, STEPS = 64, 4, 10
 # On separable data the norm of W' grows about as alpha to the power -1/5; how far an update may go.
 SEPARABLE_POWER, LARGEST_FACTOR = 5, 1000.0
 
 
-def initial_alpha(scaling, unit, n_rows, n_classes):
+def initial_alpha(scaling, q, n_rows, n_classes):
     """The strength of the penalty to begin with.
 
     At zero parameters the curvature of the loss along a coefficient for u_j is p (1 - p) mean u_j^2 with p = 1 / n_classes;
@@ -39,7 +39,7 @@ def initial_alpha(scaling, unit, n_rows, n_classes):
     weight = (square / square.max()) ** 2
     share = SHARE + SHARE_OF_A_ROW / max(n_rows, 1)
     with np.errstate(over="ignore", divide="ignore"):  # features beyond the square root of float64's range
-        alpha = share * p * (1 - p) * square.sum() / np.average(unit * scaling.scale, weights=weight) ** 2
+        alpha = share * p * (1 - p) * square.sum() / np.average(q, weights=weight) ** 2
     return min(float(alpha), np.finfo(float).max)
 
 
@@ -48,9 +48,7 @@ def lanczos(S, n_features, dtype):
 
     S multiplies vectors (n_features, n). Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
     """
-    v = np.random.default_rng(0).choice(np.array([-1, 1], dtype), (n_features, PROBES)) / np.sqrt(
-        n_features, dtype=dtype
-    )
+    v = np.random.default_rng(0).choice(np.array([-1, 1], dtype), (n_features, PROBES)) / dtype.type(n_features**0.5)
     diagonal, off_diagonal = np.zeros((2, STEPS, PROBES))
     previous = np.zeros_like(v)
     for i in range(STEPS):
@@ -79,18 +77,17 @@ class Spectrum(NamedTuple):
     @classmethod
     def of(cls, U, weight, n_rows):
         """That of a sample (n_sampled, n_features) of n_rows rows, dense or CSR, with weights of mean 1."""
-        is_sparse, (n_sampled, n_features) = sparse.issparse(U), U.shape
+        n_sampled, n_features = U.shape
         weight = (weight / n_sampled)[:, np.newaxis].astype(U.dtype)
-        if min(n_sampled, n_features) <= SMALL:
-            U = (U.toarray() if is_sparse else U) * np.sqrt(weight)
-            S = np.einsum("ij,kj->ik", U, U) if n_sampled < n_features else np.einsum("ij,ik->jk", U, U)
-            return cls(np.maximum(np.linalg.eigvalsh(S.astype(np.float64)), 0.0), np.ones(len(S)), n_sampled, n_rows)
-        multiply, multiply_transposed = products(U if is_sparse else U[np.newaxis])
-        expand, squeeze = (lambda v: v, lambda v: v) if is_sparse else (lambda v: v[np.newaxis], lambda v: v[0])
-        eigenvalues, counts = lanczos(
-            lambda v: squeeze(multiply_transposed(weight * multiply(expand(v)))), n_features, U.dtype
+        multiply, multiply_transposed = products(U)
+        if n_features <= SMALL:
+            dense = weight * (U.toarray() if sparse.issparse(U) else U)
+            pieces = [multiply_transposed(dense[:, i : i + SMALL_VECTORS]) for i in range(0, n_features, SMALL_VECTORS)]
+            eigenvalues = np.linalg.eigvalsh(np.hstack(pieces).astype(np.float64))
+            return cls(np.maximum(eigenvalues, 0.0), np.ones(n_features), n_sampled, n_rows)
+        return cls(
+            *lanczos(lambda v: multiply_transposed(weight * multiply(v)), n_features, U.dtype), n_sampled, n_rows
         )
-        return cls(eigenvalues, counts, n_sampled, n_rows)
 
     def trace(self, curvature, alpha):
         """Of S (curvature S + alpha)^-1, for each curvature (n_outputs,) of the loss along the logits.
@@ -152,12 +149,11 @@ def margin_factor(logits, y, weight, share):
 class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
-    def __init__(self, source, scaling, unit, backend, l1_ratio, max_iter):
-        self._scaling, self._q, self._l1_ratio = scaling, unit * scaling.scale, l1_ratio
-        self._n_rows, self._backend, self._source = source.total_weight, backend, source
-        epochs = np.unique(np.ceil(UPDATES * max_iter).astype(int))
-        self._due = list(epochs[epochs < max_iter])
-        self._has_margins = len(self._due) > 1 and l1_ratio < 1
+    def __init__(self, source, scaling, q, backend, options):
+        self._scaling, self._q, self._l1_ratio, self._n_rows = scaling, q, options.l1_ratio, source.total_weight
+        epochs = np.unique(np.ceil(UPDATES * options.max_iter).astype(int))
+        self._due = list(epochs[epochs < options.max_iter])
+        self._ends_with_margins = len(self._due) > 1 and options.l1_ratio < 1
         n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
         X, weight = source.sample(rows)
@@ -184,7 +180,7 @@ class Evidence:
         logits = logits.astype(np.float64)
         z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
-        if self.is_final and self._has_margins:
+        if self.is_final and self._ends_with_margins:
             total = (self._spectrum.eigenvalues * self._spectrum.counts).sum()
             leverage = self._spectrum.trace(curvature, alpha * (1 - self._l1_ratio)) / (self._n_rows * total)
             share = np.multiply.outer(self._weight * self._squared_norm, leverage)

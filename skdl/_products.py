@@ -10,21 +10,21 @@ from scipy import sparse
 
 from skdl._backends import ceil_div
 
-# Values of a piece, and columns.
-SMALL_PRODUCT, PIECE_COLUMNS = 8192, 128
+# Values of a piece, its columns, and vectors that it is multiplied with at once.
+SMALL_PRODUCT, PIECE_COLUMNS, SMALL_VECTORS = 8192, 128, 16
 
 
 def products(U):
-    """Functions of v and p that return U v and U^T p.
+    """Functions of v (..., n_features, n) and p (..., n_rows, n) that return U v and U^T p, for n up to SMALL_VECTORS.
 
-    U (n_rows, n_features) CSR with v (n_features, n) and p (n_rows, n), or U (n_batches, n_rows, n_features) dense with
-    v (n_batches, n_features, n) and p (n_batches, n_rows, n), n being small.
+    U (n_rows, n_features) is CSR or dense, or (n_batches, n_rows, n_features) dense.
     """
-    return _csr_products(U) if sparse.issparse(U) else _dense_products(U)
-
-
-def _csr_products(U):
-    return lambda v: U @ v, lambda p: U.T @ p
+    if sparse.issparse(U):
+        return lambda v: U @ v, lambda p: U.T @ p
+    if U.ndim == 2:
+        multiply, multiply_transposed = _dense_products(U[np.newaxis])
+        return lambda v: multiply(v[np.newaxis])[0], lambda p: multiply_transposed(p[np.newaxis])[0]
+    return _dense_products(U)
 
 
 def _dense_products(U):

@@ -18,11 +18,11 @@ The objective, for logits h = W x + b and cross-entropy l, is
 
     F(W, b) = mean_i weight_i l(h(x_i), y_i) + alpha sum_j ((1 - l1_ratio) / 2 ||W_j r_j||^2 + l1_ratio ||W_j r_j||_1)
 
-with r_j, the unit of feature j, 1 / scale of `Scaling`, or 1 where standardize=False. A step on a minibatch with gradient G of its first term is V := momentum V + G; W := prox(W - lr V), where prox is
-the proximal operator of lr / (1 - momentum) times the penalty (a gradient moves W by lr / (1 - momentum) in all, so the
-penalty must, or the fixed point is not F's): with t = lr alpha / (1 - momentum), division by 1 + t (1 - l1_ratio), then
-soft thresholding at t l1_ratio, where r_j is 1. The intercept has no penalty. The step may be taken in other coordinates of x; see
-`Scaling`.
+with r_j, the unit of feature j, 1 / scale of `Scaling`, or 1 where standardize=False. A step on a minibatch with gradient G
+of its first term is V := momentum V + G; W := prox(W - lr V), where prox is the proximal operator of lr / (1 - momentum)
+times the penalty (a gradient moves W by lr / (1 - momentum) in all, so the penalty must, or the fixed point is not F's):
+with t = lr alpha / (1 - momentum) and r_j = 1, division by 1 + t (1 - l1_ratio), then soft thresholding at t l1_ratio. The
+intercept has no penalty. The step may be taken in other coordinates of x; see `Scaling`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -122,7 +122,9 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if start is not None and not options.fit_intercept:
         start = start[0], np.zeros_like(start[1])
     rng = order_generator(options, epoch)
-    solution = train(source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks or EpochHooks())
+    solution = train(
+        source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks or EpochHooks()
+    )
     if stream is not None:
         [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
         solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
@@ -145,18 +147,25 @@ def resolve(source, options, backend, stream):
         scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
     else:
         source.check_finite()
-    unit = 1 / scaling.scale if options.standardize else np.ones(source.n_features)
+    ones = np.ones(source.n_features)
+    unit, q = (1 / scaling.scale, ones) if options.standardize else (ones, scaling.scale)
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if alpha == "auto":
-        alpha = initial_alpha(scaling, unit, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
+        alpha = initial_alpha(scaling, q, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
         if alpha > 0 and options.max_iter > 1:
-            evidence = Evidence(source, scaling, unit, backend, options.l1_ratio, options.max_iter)
+            evidence = Evidence(source, scaling, q, backend, options)
     if lr == "auto":
         batch_size = even_batch_size(source.n_rows, batch_size)
         lr = auto_lr(source, scaling, n_outputs=backend.n_outputs, batch_size=batch_size, momentum=options.momentum)
     else:
         scaling = Scaling.identity(source.n_features)
-    return replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size), scaling, unit, statistics, evidence
+    return (
+        replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size),
+        scaling,
+        unit,
+        statistics,
+        evidence,
+    )
 
 
 def order_generator(options, epoch):
