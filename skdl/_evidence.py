@@ -118,12 +118,13 @@ def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
     return determined / (n_rows * penalty) if penalty > 0 else alpha
 
 
-def margin_factor(logits, y, weight, share):
+def margin_factor(logits, y, weight, share, penalty):
     """What to multiply alpha by, 1 or less, to do justice to separable data, of which Gaussian evidence asks too much.
 
     Without row i its logits would be about `logits` + (z_i - y_i) share_i, where share (n_rows, n_outputs) is the leverage
     u_i^T H^-1 u_i / n. If the loss of these were smallest for logits t times as large, t > 1, the penalty holds W' down by
-    that factor.
+    that factor. At the optimum the loss falls with t as fast as `penalty`, alpha ||W'||^2, grows; where it falls faster, the
+    model has not been trained enough yet, which is no reason for a weaker penalty.
     """
     n_outputs = logits.shape[1]
 
@@ -132,10 +133,15 @@ def margin_factor(logits, y, weight, share):
         z[np.arange(len(y)), y] -= 1
         return z[:, -n_outputs:]
 
+    def slope(logits, t):
+        """Of the mean loss of t times the logits."""
+        return np.average((residuals(t * logits) * logits).sum(axis=1), weights=weight)
+
     left_out = logits + share * residuals(logits)
+    untrained = max(0.0, -slope(logits, 1.0) - penalty)
 
     def still_falls(t):
-        return (weight * (residuals(t * left_out) * left_out).sum(axis=1)).sum() < 0
+        return slope(left_out, t) + untrained < 0
 
     if not still_falls(1.0):
         return 1.0
@@ -180,12 +186,13 @@ class Evidence:
         logits = logits.astype(np.float64)
         z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
+        coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
         if self.is_final and self._ends_with_margins:
             total = (self._spectrum.eigenvalues * self._spectrum.counts).sum()
             leverage = self._spectrum.trace(curvature, alpha * (1 - self._l1_ratio)) / (self._n_rows * total)
             share = np.multiply.outer(self._weight * self._squared_norm, leverage)
-            return alpha * margin_factor(logits, self._y, self._weight, share)
-        coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
+            penalty = alpha * (1 - self._l1_ratio) * (coef**2).sum()
+            return alpha * margin_factor(logits, self._y, self._weight, share, penalty)
         return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
 
 
