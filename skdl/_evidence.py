@@ -104,6 +104,19 @@ class Spectrum(NamedTuple):
             strength = alpha * (1 - g / self.n_sampled) / (1 - g / self.n_rows)
         return trace
 
+    def shares(self, squared_norm, curvature, alpha, n_rows):
+        """What a row's residual adds to the row's own logits (n_rows, n_outputs): u_i^T H^-1 u_i / n, H without the row.
+
+        With all rows in H it is q_i = |u_i|^2 tr S (curvature S + alpha)^-1 / (n tr S) for a row of ordinary direction, and
+        without this one q_i / (1 - curvature q_i), at most |u_i|^2 / (n alpha) (Jaakkola and Haussler 1999). The intercept,
+        a feature that is always 1 and has no penalty, adds 1 / (n curvature).
+        """
+        leverage = self.trace(curvature, alpha) / (self.eigenvalues * self.counts).sum()
+        q = np.multiply.outer(squared_norm / n_rows, leverage)
+        left = 1 - curvature * q
+        q = np.divide(q, left, out=np.full_like(q, np.inf), where=left > 0)
+        return np.minimum(q, squared_norm[:, np.newaxis] / (n_rows * alpha)) + 1 / np.maximum(n_rows * curvature, 1)
+
 
 def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
     """The alpha under which the data are most probable, all models considered (MacKay 1992).
@@ -118,13 +131,13 @@ def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
     return determined / (n_rows * penalty) if penalty > 0 else alpha
 
 
-def margin_factor(logits, y, weight, share, penalty):
+def margin_factor(logits, y, weight, shares, penalty):
     """What to multiply alpha by, 1 or less, to do justice to separable data, of which Gaussian evidence asks too much.
 
-    Without row i its logits would be about `logits` + (z_i - y_i) share_i, where share (n_rows, n_outputs) is the leverage
-    u_i^T H^-1 u_i / n. If the loss of these were smallest for logits t times as large, t > 1, the penalty holds W' down by
-    that factor. At the optimum the loss falls with t as fast as `penalty`, alpha ||W'||^2, grows; where it falls faster, the
-    model has not been trained enough yet, which is no reason for a weaker penalty.
+    Without row i its logits would be about `logits` + (z_i - y_i) share_i; see `Spectrum.shares`. If the loss of these were
+    smallest for logits t times as large, t > 1, the penalty holds W' down by that factor. At the optimum the loss falls with
+    t as fast as `penalty`, alpha ||W'||^2, grows; where it falls faster, the model has not been trained enough yet, which is
+    no reason for a weaker penalty.
     """
     n_outputs = logits.shape[1]
 
@@ -137,18 +150,14 @@ def margin_factor(logits, y, weight, share, penalty):
         """Of the mean loss of t times the logits."""
         return np.average((residuals(t * logits) * logits).sum(axis=1), weights=weight)
 
-    left_out = logits + share * residuals(logits)
+    left_out = logits + shares * residuals(logits)
     untrained = max(0.0, -slope(logits, 1.0) - penalty)
-
-    def still_falls(t):
-        return slope(left_out, t) + untrained < 0
-
-    if not still_falls(1.0):
-        return 1.0
     low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
+    if slope(left_out, 1.0) + untrained >= 0:
+        return 1.0
     for _ in range(10):
         middle = (low + high) / 2
-        low, high = (middle, high) if still_falls(np.exp(middle)) else (low, middle)
+        low, high = (middle, high) if slope(left_out, np.exp(middle)) + untrained < 0 else (low, middle)
     return float(np.exp(-SEPARABLE_POWER * low))
 
 
@@ -188,11 +197,9 @@ class Evidence:
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
         coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
         if self.is_final and self._ends_with_margins:
-            total = (self._spectrum.eigenvalues * self._spectrum.counts).sum()
-            leverage = self._spectrum.trace(curvature, alpha * (1 - self._l1_ratio)) / (self._n_rows * total)
-            share = np.multiply.outer(self._weight * self._squared_norm, leverage)
-            penalty = alpha * (1 - self._l1_ratio) * (coef**2).sum()
-            return alpha * margin_factor(logits, self._y, self._weight, share, penalty)
+            strength = alpha * (1 - self._l1_ratio)
+            shares = self._spectrum.shares(self._weight * self._squared_norm, curvature, strength, self._n_rows)
+            return alpha * margin_factor(logits, self._y, self._weight, shares, strength * (coef**2).sum())
         return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
 
 

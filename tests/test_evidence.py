@@ -1,0 +1,136 @@
+"""alpha="auto": the spectrum, the evidence, the margins, and what comes out."""
+
+import numpy as np
+import pytest
+from _helpers import DIGITS, LABELS, make, quiet_fit
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.metrics import log_loss
+from sklearn.model_selection import train_test_split
+
+from skdl import SoftmaxRegressionClassifier
+from skdl._evidence import FEWEST_ROWS, LARGEST_FACTOR, SMALL, Spectrum, by_evidence, margin_factor
+
+
+def correlated(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    return rng.normal(size=(n, d)) * np.geomspace(1, 0.03, d) @ rotation
+
+
+def trace(U, weight, curvature, alpha):
+    """Of S (curvature S + alpha)^-1, as it is defined."""
+    S = (U.T * weight) @ U / len(U)
+    return np.trace(S @ np.linalg.inv(curvature * S + alpha * np.eye(len(S))))
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize(("d", "rtol"), [(SMALL // 2, 1e-9), (3 * SMALL, 0.1)])
+def test_the_trace(form, d, rtol):
+    U, weight = correlated(300, d), np.random.default_rng(1).uniform(0.2, 2, 300)
+    weight /= weight.mean()
+    spectrum = Spectrum.of(form(U), weight, 300)
+    for alpha in (1e-3, 1e-1, 10):
+        found = spectrum.trace(np.array([0.25, 0.01]), alpha)
+        assert_allclose(found, [trace(U, weight, c, alpha) for c in (0.25, 0.01)], rtol=rtol)
+
+
+def test_few_rows_tell_of_all():
+    # Of 200 rows the eigenvalues alone are off by more than a half.
+    U = np.random.default_rng(0).normal(size=(20_000, SMALL))
+    exact = trace(U, np.ones(len(U)), 1.0, 0.1)
+    few = Spectrum.of(U[:200], np.ones(200), 200).trace(np.ones(1), 0.1)[0]
+    corrected = Spectrum.of(U[:200], np.ones(200), len(U)).trace(np.ones(1), 0.1)[0]
+    assert abs(corrected / exact - 1) < 0.03 < abs(few / exact - 1)
+
+
+@pytest.mark.parametrize("d", [3, 2 * SMALL])
+def test_the_trace_of_equal_and_of_no_features(d):
+    # One eigenvalue, d, and none: the vectors of beyond SMALL features count the one as something between 0 and 2.
+    [found] = 0.25 * Spectrum.of(np.ones((100, d)), np.ones(100), 100).trace(np.array([0.25]), 1e-3)
+    assert abs(found - 1) < (1 if d > SMALL else 0.01)
+    assert Spectrum.of(np.zeros((100, d)), np.ones(100), 100).trace(np.array([0.25]), 1.0) == 0
+
+
+def test_evidence_finds_the_spread_of_the_coefficients():
+    # Coefficients drawn with precision n alpha, and data that determine them all: evidence finds alpha.
+    rng, n, d, alpha = np.random.default_rng(0), 10**6, SMALL, 1e-5
+    coef = rng.normal(size=(1, d)) / np.sqrt(n * alpha)
+    spectrum = Spectrum(np.ones(d), np.ones(d), n, n)
+    assert_allclose(by_evidence(alpha, coef, np.array([0.2]), spectrum, n, 0.0), alpha, rtol=0.2)
+    # The more zeros L1 leaves, the fewer coefficients there are to be explained.
+    assert by_evidence(alpha, coef * (np.arange(d) < 8), np.array([0.2]), spectrum, n, 1.0) > 0
+    assert by_evidence(alpha, np.zeros((1, d)), np.array([0.2]), spectrum, n, 0.0) == alpha
+
+
+def test_margins():
+    rng = np.random.default_rng(0)
+    y, ones = rng.integers(0, 3, 200), np.ones(200)
+    logits = 2.0 * np.eye(3)[y]
+    # Every row is right without itself: as weak as may be.
+    assert_allclose(margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 1.0), 1 / LARGEST_FACTOR, rtol=0.01)
+    # Every row is right by its own leverage only.
+    assert margin_factor(logits, y, ones, 50 * np.ones((200, 3)), 1.0) == 1
+    # The same, but the model has not been trained: the loss falls faster than the penalty grows.
+    assert margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 0.0) == pytest.approx(1, abs=0.1)
+    # Two classes, one logit.
+    h = rng.normal(size=(20_000, 1)) * 2
+    y = (rng.random(20_000) < 1 / (1 + np.exp(-h[:, 0]))).astype(int)
+    assert margin_factor(h, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0) == pytest.approx(1, abs=0.2)
+    half = margin_factor(h / 2, y, np.ones(20_000), np.zeros((20_000, 1)), 1.0)
+    assert half == pytest.approx(2**-5, rel=0.3)
+
+
+def held_out_loss(X, y, seed=0, **params):
+    X, X_test, y, y_test = train_test_split(X, y, test_size=0.4, stratify=y, random_state=seed)
+    model = quiet_fit(SoftmaxRegressionClassifier(random_state=0, **params), X, y)
+    return log_loss(y_test, model.predict_proba(X_test).astype(float)), model
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine, load_breast_cancer])
+def test_as_good_as_the_best_of_a_grid(load):
+    X, y = load(return_X_y=True)
+    auto = np.mean([held_out_loss(X, y, seed)[0] for seed in range(3)])
+    grid = [np.mean([held_out_loss(X, y, seed, alpha=a)[0] for seed in range(3)]) for a in np.logspace(-6, -1, 6)]
+    assert auto < min(grid) + 0.03 < max(grid)
+
+
+def test_noise_is_held_down_and_signal_is_not():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(200, 300))
+    noise, model = held_out_loss(X, rng.integers(0, 2, 200))
+    assert noise < 0.75
+    signal, other = held_out_loss(X + 2 * np.outer(np.arange(200) % 2, np.ones(300)), np.arange(200) % 2)
+    assert signal < 0.02
+    assert other.alpha_ < model.alpha_ / 100
+
+
+@pytest.mark.parametrize("form", [np.asarray, sparse.csr_array])
+def test_both_backends_and_any_number_of_threads(form):
+    X = form(DIGITS.astype(np.float64))
+    one, two = (make(max_iter=20, n_jobs=n).fit(X, LABELS) for n in (1, 2))
+    assert one.alpha_ == two.alpha_
+    assert_array_equal(one.coef_, two.coef_)
+    assert_allclose(make(max_iter=20, backend="opencl").fit(X, LABELS).alpha_, one.alpha_, rtol=1e-3)
+
+
+@pytest.mark.parametrize("params", [{}, {"l1_ratio": 0.5}, {"l1_ratio": 1.0}, {"standardize": False}, {"lr": 1e-3}])
+def test_with_every_penalty_and_step(params):
+    X = DIGITS.astype(np.float64)
+    first = make(max_iter=1, **params).fit(X, LABELS).alpha_  # no update yet
+    model = make(max_iter=20, **params).fit(X, LABELS)
+    assert 0 < model.alpha_ != first
+    assert model.score(X, LABELS) > 0.9
+
+
+def test_weights_are_rows():
+    X, y = DIGITS[:100].astype(np.float64), LABELS[:100]
+    n_times = np.random.default_rng(0).integers(1, 4, 100)
+    settings = {"max_iter": 30, "batch_size": 1000}
+    weighted = make(**settings).fit(X, y, sample_weight=n_times)
+    repeated = make(**settings).fit(np.repeat(X, n_times, axis=0), np.repeat(y, n_times))
+    assert len(y) < FEWEST_ROWS  # all of them are looked at
+    assert_allclose(weighted.alpha_, repeated.alpha_, rtol=1e-7)
+    doubled = make(max_iter=1).fit(X, y, sample_weight=np.full(100, 2.0))
+    assert doubled.alpha_ < make(max_iter=1).fit(X, y).alpha_
