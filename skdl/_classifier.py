@@ -29,11 +29,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     .. math::
         F(W, b) = \frac{\sum_i s_i \, \ell(W x_i + b, y_i)}{\sum_i s_i}
-        + \alpha \left( \frac{1 - \rho}{2} \lVert W \rVert_2^2 + \rho \lVert W \rVert_1 \right)
+        + \alpha \sum_j \left( \frac{1 - \rho}{2} \lVert W_j r_j \rVert_2^2 + \rho \lVert W_j r_j \rVert_1 \right)
 
-    with cross-entropy :math:`\ell(h, y) = -h_y + \log \sum_j e^{h_j}`, sample weights :math:`s_i` and
-    :math:`\rho` = `l1_ratio`. It is the objective of :class:`~sklearn.linear_model.LogisticRegression` with
-    ``C = 1 / (alpha_ * s.sum())``, for two classes too, where there is one logit. The intercept is not penalised.
+    with cross-entropy :math:`\ell(h, y) = -h_y + \log \sum_c e^{h_c}`, sample weights :math:`s_i`,
+    :math:`\rho` = `l1_ratio`, and :math:`W_j` the coefficients of feature j, whose unit is :math:`r_j` = ``scale_[j]``. On
+    X / `scale_` it is the objective of :class:`~sklearn.linear_model.LogisticRegression` with
+    ``C = 1 / (alpha_ * s.sum())``, for two classes too, where there is one logit; with ``standardize=False`` it is on X
+    itself. The intercept is not penalised.
 
     Parameters
     ----------
@@ -53,6 +55,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Strength of the penalty. "auto" follows the scale of the features and the number of classes; see Notes.
     l1_ratio : float in [0, 1], default=0.0
         Share of the L1 norm in the penalty: 0 is L2, 1 is L1, anything between is the elastic net. L1 gives exact zeros.
+    standardize : bool, default=True
+        Whether the penalty acts on the coefficients of the features in the solver's units, ``W_j r_j`` with r = `scale_`, so
+        that predictions do not depend on the unit of any column, and `alpha` is comparable between data sets. False: on
+        `coef_` itself, which is the objective of LogisticRegression on the features as they are.
     fit_intercept : bool, default=True
         Whether to fit an intercept. Without one, ``lr="auto"`` scales the features but does not centre them.
     shuffle : bool, default=True
@@ -105,6 +111,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         The step size of the first update; with ``lr="auto"`` in the scaled coordinates.
     alpha_ : float
         The strength of the penalty that was used.
+    scale_ : ndarray of shape (n_features,)
+        float64; the unit r of each feature in the penalty: the geometric mean of max |x - mean| and the standard deviation,
+        or max |x| for CSR. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs the
+        features' statistics (a numeric `lr` with ``alpha=0``).
 
     See Also
     --------
@@ -115,12 +125,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     -----
     What ``lr="auto"`` does. One pass over X gives the mean, extremes and variance of each feature. SGD then runs in the
     coordinates (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
-    the kernels: X is neither copied nor changed, and the penalty still applies to the coefficients of the original
-    features, so the optimum does not move. The step is the largest that is stable for the curvature seen in eight
-    minibatches, or the largest that the noise of a minibatch allows if that is smaller, and it falls to 0. CSR is divided by
-    max |x| and not centred, which would make it dense. So for a given `alpha`, fits on CSR and on its dense copy reach the
-    same optimum by different paths; with a numeric `lr` and ``alpha=0`` they give the same model. With a penalty, the
-    proximal steps that a feature misses while it does not occur in CSR are taken at once when it next does.
+    the kernels: X is neither copied nor changed, and the objective is the same for every `lr`. The step is
+    the largest that is stable for the curvature seen in eight minibatches, or the largest that the noise of a minibatch
+    allows if that is smaller, and it falls to 0. CSR is divided by max |x| and not centred, which would make it dense. So for
+    a given `alpha` and ``standardize=False``, fits on CSR and on its dense copy reach the same optimum by different paths;
+    with a numeric `lr` and ``alpha=0`` they give the same model. With a penalty, the proximal steps that a feature misses
+    while it does not occur in CSR are taken at once when it next does.
 
     What ``alpha="auto"`` does. A penalty that suits pixels in [0, 1] is 65,000 times too weak for the same pixels in
     0..255, and one that suits word counts is a hundred times too strong for tf-idf. So the strength follows the data: the

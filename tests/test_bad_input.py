@@ -59,6 +59,7 @@ BAD_PARAMETERS = {
     "momentum": ([*NUMBERS, True, -0.1, 1.0], "number", "0", "1"),
     "alpha": ([*NUMBERS, True, -1e-4], "number", ">= 0|negative"),
     "l1_ratio": ([*NUMBERS, True, -0.1, 1.1], "number", "0", "1"),
+    "standardize": (FLAGS, "True", "False"),
     "fit_intercept": (FLAGS, "True", "False"),
     "shuffle": (FLAGS, "True", "False"),
     "tol": ([*NUMBERS, True, -1e-4], "number", ">= 0|negative"),
