@@ -109,7 +109,8 @@ def test_equal_to_the_twin(
         X = dense(values, dtype, layout, None)
     clf = SoftmaxRegressionClassifier(
         lr=0.05, batch_size=batch_size, max_iter=n_epochs, momentum=momentum, alpha=alpha, l1_ratio=l1_ratio,
-        lr_schedule=schedule, fit_intercept=fit_intercept, n_jobs=n_jobs, shuffle=False, tol=0, n_iter_no_change=99,
+        standardize=False, lr_schedule=schedule, fit_intercept=fit_intercept, n_jobs=n_jobs, shuffle=False, tol=0,
+        n_iter_no_change=99,
     )  # fmt: skip
     quiet_fit(clf, X, written(y, labels), sample_weight=weight)
 

@@ -25,7 +25,7 @@ make = partial(_helpers.make, max_iter=20)
 
 
 def statistics(X):
-    source = InMemory(X)
+    source = InMemory(X, np.zeros(len(X)))
     return source.statistics(get_backend("openmp")(source, 2))
 
 

@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from _helpers import TEXTBOOK, quiet_fit, run
+from _helpers import TEXTBOOK, objective, quiet_fit, run
 from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
@@ -48,32 +48,46 @@ def test_textbook(mnist):
     assert (model.intercept_ == 0).all()
 
 
-def objective(model, X, y, alpha, l1_ratio=0.0, weight=None):
-    losses = -model.predict_log_proba(X)[np.arange(len(y)), np.searchsorted(model.classes_, y)]
-    W = model.coef_
-    penalty = alpha * ((1 - l1_ratio) / 2 * (W**2).sum() + l1_ratio * abs(W).sum())
-    return np.average(losses, weights=weight) + penalty
-
-
 DATASETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer, "digits": load_digits}
 
 
 @pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("name", DATASETS)
-def test_reaches_the_optimum(name, weighted):
+def test_reaches_the_optimum(name, weighted, standardize):
+    """LogisticRegression's on the same features, or on features divided by their units."""
     X, y = DATASETS[name](return_X_y=True)
+    if not standardize:
+        X = StandardScaler().fit_transform(X)
     alpha = 1e-2
     weight = np.random.default_rng(0).uniform(0.2, 3, len(y)) if weighted else None
     total = len(y) if weight is None else weight.sum()
-    scaled = StandardScaler().fit_transform(X)
-    peer = quiet_fit(
-        LogisticRegression(C=1 / (alpha * total), tol=1e-10, max_iter=20000), scaled, y, sample_weight=weight
+    model = SoftmaxRegressionClassifier(alpha=alpha, standardize=standardize, max_iter=400, tol=0, random_state=0)
+    quiet_fit(model, X, y, sample_weight=weight)
+    U = (X - X.mean(axis=0)) / model.scale_ if standardize else X
+    peer = LogisticRegression(C=1 / (alpha * total), tol=1e-10, max_iter=20000)
+    optimum = objective(quiet_fit(peer, U, y, sample_weight=weight), U, y, alpha, weight=weight)
+    assert objective(model, X, y, alpha, weight=weight) == pytest.approx(optimum, rel=1e-3)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_a_numeric_step_reaches_the_optimum(container, l1_ratio):
+    """The penalty has its units where SGD has none; they do not depend on how the step is chosen."""
+    X, y = load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X) * 2.0 ** (np.arange(X.shape[1]) % 5 - 2)
+    alpha = 1e-2
+    settings = {"alpha": alpha, "l1_ratio": l1_ratio, "max_iter": 2000, "tol": 0, "random_state": 0}
+    numeric, automatic = (
+        quiet_fit(SoftmaxRegressionClassifier(lr=lr, **settings), container(X), y) for lr in (0.01, "auto")
     )
-    model = SoftmaxRegressionClassifier(alpha=alpha, max_iter=400, tol=0, random_state=0)
-    quiet_fit(model, scaled, y, sample_weight=weight)
-    reached, optimum = (objective(m, scaled, y, alpha, weight=weight) for m in (model, peer))
-    assert reached == pytest.approx(optimum, rel=1e-3)
+    np.testing.assert_array_equal(numeric.scale_, automatic.scale_)
+    U = X / numeric.scale_
+    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
+    optimum = objective(quiet_fit(peer, U, y), U, y, alpha, l1_ratio)
+    assert objective(numeric, X, y, alpha, l1_ratio) == pytest.approx(optimum, rel=1e-3)
 
 
 @cache
@@ -93,7 +107,9 @@ def optimum_of_l1(name, l1_ratio, alpha):
 def test_reaches_the_optimum_of_l1(backend, name, l1_ratio, container):
     alpha = 1e-2
     X, y, peer = optimum_of_l1(name, l1_ratio, alpha)
-    model = SoftmaxRegressionClassifier(alpha=alpha, l1_ratio=l1_ratio, max_iter=400, tol=0, random_state=0)
+    model = SoftmaxRegressionClassifier(
+        alpha=alpha, l1_ratio=l1_ratio, standardize=False, max_iter=400, tol=0, random_state=0
+    )
     quiet_fit(model, container(X), y)
     reached, optimum = (objective(m, X, y, alpha, l1_ratio) for m in (model, peer))
     assert reached == pytest.approx(optimum, rel=1e-3)
