@@ -49,6 +49,8 @@ def test_rows_of_weight_zero_are_left_out(container, dtype, params, uneven):
 
 @pytest.mark.parametrize("params", [{}, TEXTBOOK, {"early_stopping": True}], ids=["auto", "textbook", "early stopping"])
 def test_scale_of_weights_does_not_matter(params):
+    """To a numeric alpha; for "auto" a weight of 7 is seven rows."""
+    params = {"alpha": 1e-3, **params}
     X, weight = DIGITS.astype("f8"), np.linspace(0.5, 2, N)
     one, seven = (make(**params).fit(X, LABELS, sample_weight=s * weight) for s in (1, 7))
     assert_allclose(seven.coef_, one.coef_, rtol=1e-8, atol=1e-12)
@@ -71,9 +73,13 @@ def test_class_weight_dict_is_a_sample_weight():
     X, weight = DIGITS.astype("f8"), np.linspace(1, 2, N)
     of_class = {0: 3.0, 4: 0.5, 9: 0.0}
     each = np.array([of_class.get(label, 1.0) for label in LABELS.tolist()])
+    weighted = weight * each
+    # of the same total as the rows in use, or as their sample weights
+    each *= (each > 0).sum() / each.sum()
+    weighted *= weight[weighted > 0].sum() / weighted.sum()
     clf = make(class_weight=of_class)
     same_model(clf.fit(X, LABELS), make().fit(X, LABELS, sample_weight=each))
-    same_model(clf.fit(X, LABELS, sample_weight=weight), make().fit(X, LABELS, sample_weight=each * weight))
+    same_model(clf.fit(X, LABELS, sample_weight=weight), make().fit(X, LABELS, sample_weight=weighted))
     first = make(class_weight=of_class).partial_fit(X, LABELS, classes=range(10))
     same_model(first, make().partial_fit(X, LABELS, classes=range(10), sample_weight=each))
 
@@ -101,6 +107,7 @@ def test_balanced_in_a_stream_counts_all_rows_so_far():
     balanced, by_hand = make(class_weight="balanced", **params), make(**params)
     for rows in (slice(0, 100), slice(100, 400)):
         each = (1 / np.bincount(y[: rows.stop]))[y[rows]]
+        each *= len(each) / each.sum()
         balanced.partial_fit(X[rows], y[rows], classes=range(3))
         by_hand.partial_fit(X[rows], y[rows], classes=range(3), sample_weight=each)
     assert_allclose(balanced.coef_, by_hand.coef_, rtol=1e-9, atol=1e-13)
