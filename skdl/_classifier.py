@@ -54,7 +54,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     alpha : "auto" or float, default="auto"
         Strength of the penalty. "auto" follows the scale of the features and the number of classes; see Notes.
     l1_ratio : float in [0, 1], default=0.0
-        Share of the L1 norm in the penalty: 0 is L2, 1 is L1, anything between is the elastic net. L1 gives exact zeros.
+        Share of the L1 norm in the penalty: 0 is L2, 1 is L1, anything between is the elastic net. L1 gives exact zeros; with
+        ``lr="auto"``, `fit` ends with a few proximal steps on all rows, so that they are those of the optimum.
+        :class:`~sklearn.feature_selection.SelectFromModel` needs ``threshold=1e-5`` to select the features whose
+        coefficients are not 0: it knows by their names the estimators for which this is its default.
     standardize : bool, default=True
         Whether the penalty acts on the coefficients of the features in the solver's units, ``W_j r_j`` with r = `scale_`, so
         that predictions do not depend on the unit of any column, and `alpha` is comparable between data sets. False: on

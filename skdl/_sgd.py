@@ -40,6 +40,8 @@ from skdl._validation import check_model
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
 # model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps
+# Epochs for each of the last proximal steps on all rows that a penalty with L1 gets, from benchmarks/l1_zeros.py.
+EPOCHS_PER_SETTLING = 20
 
 
 @dataclass
@@ -125,6 +127,8 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     solution = train(
         source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks or EpochHooks()
     )
+    if stream is None and options.l1_ratio > 0 and solution.alpha > 0 and not scaling.is_identity:
+        solution.coef, solution.intercept = settled(solution, source, options, backend, scaling)
     if stream is not None:
         [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
         solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
@@ -277,6 +281,35 @@ def train(source, options, backend, scaling, unit, evidence, rng, start, velocit
         raise diverged(epoch, options.lr, scaling)
     coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
     return Solution(coef, intercept, unit, options.lr, options.alpha, history)
+
+
+def settled(solution, source, options, backend, scaling):
+    """(coef, intercept) after proximal steps on all rows, with exact zeros where the optimum has them.
+
+    The noise of minibatches takes coefficients off the zero to which their penalty holds them, and the last steps are too
+    small to bring them back. These steps have neither noise nor momentum. The penalty sets a coefficient to 0 as soon as it
+    is closer to it than a step of its strength less the gradient's. The step is 1 / L, where `auto_lr`'s is at most
+    2 (1 + momentum) / L: it never raises the objective (Beck and Teboulle 2009).
+    """
+    l1, l2 = penalties(
+        replace(options, alpha=solution.alpha, momentum=0.0), solution.unit, scaling.scale, backend.dtype
+    )
+    backend.start(
+        scaling.scale_parameters(*with_model_axis((solution.coef, solution.intercept))),
+        None,
+        mean=scaling.mean,
+        scale=scaling.scale,
+        l1=l1,
+        l2=l2,
+        momentum=np.zeros(1),
+        fit_intercept=options.fit_intercept,
+        batch_size=source.n_rows,
+    )
+    step = np.array([[options.lr / (2 * (1 + options.momentum))]])
+    for _ in range(ceil_div(len(solution.history.loss_curve), EPOCHS_PER_SETTLING)):
+        backend.run(source.block, source.rows, step)
+    [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
+    return coef.astype(backend.dtype), intercept.astype(backend.dtype)
 
 
 def diverged(epoch, lr, scaling):
