@@ -17,6 +17,16 @@ DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
 SPARSE_TYPES = [np.float64, np.float32]
 # How the names of types begin that NumPy, pandas and polars have for dates, times and texts.
 NOT_NUMBERS = ("date", "time", "duration", "str", "utf8", "bytes", "<u", ">u", "|u", "|s")
+# And those whose columns hold numbers and nothing else: objects, categories and the like may hold texts.
+NUMBERS = (
+    "float",
+    "int",
+    "uint",
+    "bool",
+    "double",
+    "halffloat",
+    *(f"sparse[{x}" for x in ("float", "int", "uint", "bool")),
+)
 
 # ---- X
 
@@ -66,8 +76,11 @@ def _as_numbers(X):
     for dtype in dtypes:
         if str(dtype).lower().startswith(NOT_NUMBERS):
             raise TypeError(f"X holds values of type {dtype}: expected numbers (floats, integers or bool).")
-    if isinstance(X, np.ndarray) and X.dtype == object:
-        text = next((value for value in X.flat if isinstance(value, str | bytes)), None)
+    values = X
+    if hasattr(X, "dtypes") and not all(str(dtype).lower().startswith(NUMBERS) for dtype in dtypes):
+        values = np.asarray(X)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "OSU":
+        text = next((value for value in values.flat if isinstance(value, str | bytes)), None)
         if text is not None:
             raise TypeError(f"X holds {text!r}, a {type(text).__name__}: expected numbers (floats, integers or bool).")
     return X
@@ -182,6 +195,8 @@ def _without_duplicates(X):
 def plain_labels(y, name):
     """Labels whose type NumPy would lose or not know as NumPy's: nullable integers and bool, and integers as objects."""
     dtype = getattr(y, "dtype", None)
+    if isinstance(dtype, np.dtype) and dtype.kind in "mM" and np.isnat(np.asarray(y)).any():
+        raise ValueError(f"{name} contains missing values: expected a label for each row.")
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(y, "isna"):  # an extension type of pandas
         if y.isna().any():
             raise ValueError(f"{name} contains missing values: expected a label for each row.")

@@ -174,6 +174,14 @@ for name, bad, *words in [
     ("a column of dates", FRAME.assign(date=DATES[:, 0]).drop(columns=0), "datetime64"),
     ("a column of durations", FRAME.assign(date=DATES[:, 0] - DATES[0, 0]).drop(columns=0), "timedelta64"),
     ("a column of text", FRAME.assign(text="1.5").drop(columns=0), "str|'1.5'"),
+    ("a column of objects", FRAME.assign(text=np.array(["1.5"] * N, dtype=object)).drop(columns=0), "str|'1.5'"),
+    ("a column of categories", FRAME.assign(text=pd.Categorical(["1.5"] * N)).drop(columns=0), "'1.5'"),
+    (
+        "an Arrow column of bytes",
+        FRAME.assign(text=pd.Series([b"1"] * N, dtype="binary[pyarrow]")).drop(columns=0),
+        "b'1'",
+    ),
+    ("a polars column of categories", pl.DataFrame(FRAME[[1, 2, 3]].assign(a=pd.Categorical(["1.5"] * N))), "'1.5'"),
     ("a polars column of text", pl.DataFrame({"a": ["1.5"] * N, "b": X[:, 0], "c": X[:, 0], "d": X[:, 0]}), "String"),
 ]:
     row(name, "X holds", "expected numbers", *words, error=TypeError, methods=ALL, X=bad)
@@ -182,6 +190,7 @@ for name, y in [
     ("None in y", [None, *Y[1:].tolist()]),
     ("NA in y", pd.array([pd.NA, *Y[1:]], dtype="Int64")),
     ("NA in texts", pd.Series([pd.NA, *Y[1:].astype(str)], dtype="string")),
+    ("no date", np.where(Y == 1, np.datetime64("NaT"), DATES[:, 0])),
     ("NaN beside texts", np.array([np.nan, *Y[1:].astype(str)], dtype=object)),
 ]:
     row(name, r"\by\b", "missing values", methods=FITS, y=y)
