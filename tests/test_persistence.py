@@ -49,6 +49,8 @@ def test_kept_models(kept, way):
     assert_array_equal(clf.coef_, expected["coef"])
     assert_array_equal(clf.predict(expected["X"]), expected["predict"])
     assert_allclose(clf.predict_proba(expected["X"]), expected["predict_proba"], rtol=1e-6)
+    if version == "0.1.0":  # which had the penalty on coef_ itself, and no units
+        assert clf.standardize is False and not hasattr(clf, "scale_")
     if kind == "stream":
         clf.partial_fit(expected["X"], expected["predict"])
         assert clf.n_iter_ == 3
