@@ -1,5 +1,6 @@
 """What X may be: the form it comes in does not matter, nor does that of a parameter, and nothing is written to."""
 
+import re
 from functools import partial
 
 import _helpers
@@ -71,6 +72,25 @@ def as_type(dtype, **layout):
 
 
 # How to make X, and the type in which the fit computes: float32 for what is narrower, float64 for all the rest.
+class Tensor:
+    """What torch's offer: a type of their own, and NumPy's arrays where those can be had."""
+
+    def __init__(self, values, dtype="torch.float32", error=None):
+        self.values, self.dtype, self.shape, self.error = values, dtype, values.shape, error
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        if self.error is not None:
+            raise self.error
+        return self.values if dtype is None else self.values.astype(dtype)
+
+
+def tensor(dtype):
+    return lambda X, _: Tensor(X.astype(dtype))
+
+
 DENSE = {
     "float64": (as_type("f8"), "f8"),
     "float32": (as_type("f4"), "f4"),
@@ -80,6 +100,10 @@ DENSE = {
     "int64": (as_type("i8"), "f8"),
     "object": (as_type(object), "f8"),
     "list": (lambda X, _: X.tolist(), "f8"),
+    "list of float32 rows": (lambda X, _: list(X.astype("f4")), "f4"),
+    "tensor of float32": (tensor("f4"), "f4"),
+    "tensor of float16": (tensor("f2"), "f4"),
+    "tensor of uint8": (tensor("u1"), "f4"),
     "big-endian float64": (as_type(">f8"), "f8"),
     "big-endian float32": (as_type(">f4"), None),  # either type will do, the wrong bytes will not
     "big-endian float16": (as_type(">f2"), None),
@@ -103,6 +127,26 @@ DENSE = {
     "polars float64": (polars_frame("f8"), "f8"),
     "polars int32": (polars_frame("i4"), "f8"),
 }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("Got unsupported ScalarType BFloat16"),
+        RuntimeError("Can't call numpy() on Tensor that requires grad."),
+    ],
+)
+def test_tensors_that_numpy_cannot_read(error):
+    """Torch's own words, and whose they are."""
+    bad, clf = Tensor(DIGITS, error=error), make().fit(DIGITS, LABELS)
+    for call in (
+        lambda: clf.fit(bad, LABELS),
+        lambda: clf.partial_fit(bad, LABELS),
+        lambda: clf.predict(bad),
+        lambda: clf.fit(DIGITS, LABELS, X_val=bad, y_val=LABELS),
+    ):
+        with pytest.raises(TypeError, match=re.escape(f"X, of type Tensor, is not readable as a NumPy array: {error}")):
+            call()
 
 
 @pytest.fixture(scope="module")
