@@ -100,7 +100,6 @@ DENSE = {
     "int64": (as_type("i8"), "f8"),
     "object": (as_type(object), "f8"),
     "list": (lambda X, _: X.tolist(), "f8"),
-    "list of float32 rows": (lambda X, _: list(X.astype("f4")), "f4"),
     "tensor of float32": (tensor("f4"), "f4"),
     "tensor of float16": (tensor("f2"), "f4"),
     "tensor of uint8": (tensor("u1"), "f4"),
