@@ -165,7 +165,8 @@ class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
     def __init__(self, source, scaling, q, backend, options):
-        self._scaling, self._q, self._l1_ratio, self._n_rows = scaling, q, options.l1_ratio, source.total_weight
+        self._scaling, self._q, self._l1_ratio = scaling, q, options.l1_ratio
+        self._n_rows = max(source.total_weight, 1.0)  # less is no row
         epochs = np.unique(np.ceil(UPDATES * options.max_iter).astype(int))
         self._due = list(epochs[epochs < options.max_iter])
         self._ends_with_margins = len(self._due) > 1 and options.l1_ratio < 1

@@ -128,10 +128,16 @@ def test_a_million_to_one(container, dtype, n_classes, backend):
 
 @pytest.mark.parametrize("weight", [1e-320, 1e-300, 1e300])
 def test_weights_of_any_size(weight, backend):
+    """A common factor changes nothing but alpha="auto", for which weights count rows: of less than one it takes one."""
     X, y, even = FEATURES, LABELS[3], np.linspace(1, 2, N)
-    plain = SoftmaxRegressionClassifier(random_state=0, backend=backend).fit(X, y, sample_weight=even)
-    clf = SoftmaxRegressionClassifier(random_state=0, backend=backend).fit(X, y, sample_weight=even * weight)
+    plain, clf = (
+        SoftmaxRegressionClassifier(alpha=1e-3, random_state=0, backend=backend).fit(X, y, sample_weight=even * factor)
+        for factor in (1, weight)
+    )
     assert_allclose(clf.predict_proba(X), plain.predict_proba(X), atol=0.02)  # 1e-320 has three digits
+    clf = SoftmaxRegressionClassifier(random_state=0, backend=backend).fit(X, y, sample_weight=even * weight)
+    check_probabilities(clf, X)
+    assert 0 < clf.alpha_ < 1
 
 
 @pytest.mark.parametrize("alpha", [1e30, 1e300])
