@@ -33,18 +33,20 @@ def even_batch_size(n_rows, batch_size):
     return ceil_div(n_rows, ceil_div(n_rows, batch_size))
 
 
-def auto_lr(source, scaling, *, n_outputs, batch_size, momentum):
+def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_norm=None):
     """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
 
     1. Stability: heavy-ball descent on a quadratic of curvature L stands steps up to 2 (1 + momentum) / L (Polyak 1964),
        and the cross-entropy's curvature is at most `curvature_bound` times the largest eigenvalue of the mean of u u^T on a
        minibatch. The intercept is a feature that is always 1.
     2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
-       which momentum adds up. Sparse rows share few features and so disturb each other less.
+       which momentum adds up. Sparse rows share few features and so disturb each other less. `mean_squared_norm` is that of
+       weight u over the rows as they are drawn; None: of u, from the statistics.
     """
     n_batches, bound = source.n_batches(batch_size), curvature_bound(n_outputs)
     lr = 2 * (1 + momentum) / (bound * max(1.0, sampled_curvature(source, scaling, n_batches, batch_size)))
-    mean_squared_norm = scaling.mean_square.sum()
+    if mean_squared_norm is None:
+        mean_squared_norm = scaling.mean_square.sum()
     if n_batches > 1 and mean_squared_norm > 0:
         noise = NOISE_SPARSE if source.is_sparse else NOISE_DENSE
         lr = min(lr, noise * (1 - momentum) * batch_size / (2 * bound * mean_squared_norm))
@@ -55,12 +57,12 @@ def sampled_curvature(source, scaling, n_batches, batch_size):
     """The largest curvature of a few minibatches."""
     row_values = 1 + int(source.row_values) if source.is_sparse else source.n_features
     size = max(1, min(batch_size, SAMPLE_ROWS, SAMPLE_VALUES // row_values))
-    sampled, n_sampled = source.rows, SAMPLED_BATCHES * size
-    if n_batches > 1 or n_sampled < source.n_rows:
-        sampled = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
-    n_sampled = len(sampled) // size
-    X, weight = source.sample(sampled[: n_sampled * size])
-    U = scaling.apply(X)
+    if n_batches > 1 or SAMPLED_BATCHES * size < source.n_rows:
+        X, weight = source.draw(min(SAMPLED_BATCHES * size, source.n_rows), np.random.default_rng(0))
+    else:
+        X, weight = source.sample(source.rows)
+    n_sampled = len(weight) // size
+    U, weight = scaling.apply(X[: n_sampled * size]), weight[: n_sampled * size]
     if sparse.issparse(U):
         # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
         # and does no harm.
@@ -74,7 +76,7 @@ def largest_curvature(U, weight, n_iter=10):
     U (n_rows, n_features) CSR, or (n_batches, n_rows, n_features) dense, of which the largest is returned; weight likewise.
     """
     v = np.random.default_rng(0).normal(size=(*U.shape[:-2], U.shape[-1], 1)).astype(U.dtype)
-    weight = (weight / weight.sum(axis=-1, keepdims=True))[..., np.newaxis].astype(U.dtype)
+    weight = (weight / weight.shape[-1])[..., np.newaxis].astype(U.dtype)
     multiply, multiply_transposed = products(U)
 
     def along(v):

@@ -34,7 +34,7 @@ class Backend(Protocol):
         """
 
     def statistics(self, block, rows):
-        """`Statistics` of the columns over some rows of a block, weighted; of CSR, mean square and largest |x| about 0.
+        """`Statistics` of the columns over some rows of a block, weighted; of CSR as `csr_statistics` has them.
 
         The total weight is that of the block's weights. A NaN or an infinity in X makes a mean or variance of its column not
         finite.
@@ -97,13 +97,44 @@ def moments(sum_weight, first, sums, extremes):
         return Statistics(float(sum_weight), first + mean, square - mean**2, *extremes)
 
 
+# The largest magnitude of a column of CSR, in mean magnitudes of what is not 0: of ordinary text it leaves all as it is, and
+# of a row a thousand times as long as the others hardly anything.
+LARGEST_MAGNITUDE = 4
+# Values of a piece of rows that are made dense together.
+PIECE_VALUES = 2**18
+
+
 def csr_statistics(X, weight, rows):
-    """`Backend.statistics` of CSR, about 0."""
+    """`Backend.statistics` of CSR: about 0, but for columns that are stored in all rows, which are as those of a dense X."""
     sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
-    square, largest = total = np.zeros((2, X.shape[1]))
+    total = np.zeros((X.shape[1], 5))
     weight = None if weight is None else weight.astype(np.float64)
     _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, weight, total)
-    return Statistics(float(sum_weight), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
+    square, magnitude, weight_of_others, largest, n_stored = total.T
+    with np.errstate(over="ignore", invalid="ignore"):
+        usual = LARGEST_MAGNITUDE * (magnitude / np.where(weight_of_others > 0, weight_of_others, 1))
+        largest = np.where(usual < largest, usual, largest)
+        statistics = Statistics(float(sum_weight), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
+    full = np.flatnonzero(n_stored == len(rows))
+    if len(full) > 0 and len(rows) > 1:
+        for whole, part in zip(statistics[1:], _statistics_of_full(X, weight, rows, full)[1:], strict=True):
+            whole[full] = part
+    return statistics
+
+
+def _statistics_of_full(X, weight, rows, columns):
+    """Statistics of columns of CSR that are stored in all rows."""
+    weight = np.ones(len(rows)) if weight is None else weight[rows]
+    first = X[rows[:1]][:, columns].toarray()[0].astype(np.float64)
+    sums, low, high = np.zeros((1, 2, len(columns))), first, first
+    n_piece = max(1, PIECE_VALUES // len(columns))
+    for start in range(0, len(rows), n_piece):
+        values = X[rows[start : start + n_piece]][:, columns].toarray().astype(np.float64)
+        low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
+        values -= first
+        w = weight[start : start + n_piece, np.newaxis]
+        sums[0] += (w * values).sum(axis=0), (w * values**2).sum(axis=0)
+    return moments(weight.sum(), first, sums, (low, high))
 
 
 def lag_tables(step_sizes, momentum):

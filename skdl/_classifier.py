@@ -65,7 +65,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     fit_intercept : bool, default=True
         Whether to fit an intercept. Without one, ``lr="auto"`` scales the features but does not centre them.
     shuffle : bool, default=True
-        Whether to visit the rows in a new random order in each epoch.
+        Whether to visit the rows in a new random order in each epoch; with ``lr="auto"``, rows of much weight or length more
+        often than others (see Notes).
     tol : float, default=1e-4
         Smallest decrease of the loss that counts as an improvement.
     n_iter_no_change : int, default=5
@@ -127,13 +128,24 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     Notes
     -----
     What ``lr="auto"`` does. One pass over X gives the mean, extremes and variance of each feature. SGD then runs in the
-    coordinates (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
-    the kernels: X is neither copied nor changed, and the objective is the same for every `lr`. The step is
-    the largest that is stable for the curvature seen in eight minibatches, or the largest that the noise of a minibatch
-    allows if that is smaller, and it falls to 0. CSR is divided by max |x| and not centred, which would make it dense. So for
-    a given `alpha` and ``standardize=False``, fits on CSR and on its dense copy reach the same optimum by different paths;
-    with a numeric `lr` and ``alpha=0`` they give the same model. With a penalty, the proximal steps that a feature misses
-    while it does not occur in CSR are taken at once when it next does.
+    coordinates u = (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
+    the kernels: X is neither copied nor changed, and the objective is the same for every `lr`. The step is the largest that
+    is stable for the curvature seen in eight minibatches, or the largest that the noise of a minibatch allows if that is
+    smaller, and it falls to 0.
+
+    CSR is divided by max |x|, or by four times the mean of |x| over its values that are not 0 if that is smaller, and is not
+    centred, which would make it dense. Only features that are stored in all rows, a year for example, are treated as those of
+    dense X; where there are any, the stored values are copied. So for a given `alpha` and ``standardize=False``, fits on CSR
+    and on its dense copy reach the same optimum by different paths; with a numeric `lr` and ``alpha=0`` they give the same
+    model. With a penalty, the proximal steps that a feature misses while it does not occur in CSR are taken at once when it
+    next does.
+
+    No few rows set the step. Where sample weight times sqrt(|u|^2 + 1) is uneven, and an epoch has several minibatches, an
+    epoch with ``shuffle=True`` draws as many rows as there are, in proportion to it (four fifths; one fifth is the same for
+    all rows), and divides the weight of a row by its share: the objective stays, the noise falls [5]_, [6]_. Some rows then
+    come several times in an epoch, others not in each. A row that is more than five times as long as three quarters of the
+    rows has no say in mean and r, and its weight is reduced where its leverage, |u|^2, is more than a hundredth of that of
+    all others [7]_: a warning tells. Even data are visited as ever, each row once.
 
     What ``alpha="auto"`` does. A penalty that suits pixels in [0, 1] is 65,000 times too weak for the same pixels in
     0..255, and one that suits word counts is a hundred times too strong for tf-idf. So the strength follows the data: the
@@ -154,6 +166,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     .. [3] D. Boehning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
        44 (1), 1992.
     .. [4] T. Joachims, "Making large-scale SVM learning practical", in Advances in Kernel Methods, MIT Press, 1999.
+    .. [5] D. Needell, N. Srebro and R. Ward, "Stochastic gradient descent, weighted sampling, and the randomized Kaczmarz
+       algorithm", NeurIPS 2014.
+    .. [6] P. Zhao and T. Zhang, "Stochastic optimization with importance sampling for regularized loss minimization",
+       ICML 2015.
+    .. [7] R. J. Carroll and S. Pederson, "On robustness in the logistic regression model", Journal of the Royal Statistical
+       Society B 55 (3), 1993.
 
     Examples
     --------

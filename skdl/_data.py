@@ -1,11 +1,13 @@
 """Where rows come from: a source gives them out in blocks, each of which a backend runs."""
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from skdl._backends import ceil_div
+from skdl._sampling import systematic_draws
 from skdl._validation import check_finite
 
 
@@ -33,7 +35,8 @@ class InMemory:
             of_rows = weight[self.rows]
             self.total_weight = float(of_rows.sum())
             weight = None if (of_rows == of_rows[0]).all() else weight / of_rows.mean()
-        self.block = Block(X, None if y is None else y.astype(np.int32), weight)
+        self.block = self._drawn_block = Block(X, None if y is None else y.astype(np.int32), weight)
+        self._share = None
 
     @property
     def rows(self):
@@ -56,10 +59,50 @@ class InMemory:
         X, _, weight = self.block
         return X[rows], np.ones(len(rows)) if weight is None else weight[rows]
 
-    def statistics(self, backend):
-        """`Statistics` of the columns; ValueError where X is not finite."""
-        statistics = backend.statistics(self.block, self.rows)
-        check_finite(self.block.X, statistics, complete=self.n_rows == self._n_samples)
+    def draw(self, n_rows, rng):
+        """Some rows of X as an epoch draws them, and the weights that they have there."""
+        rows = rng.choice(self.rows, n_rows, replace=self._share is not None, p=self._share)
+        X, _, weight = self._drawn_block
+        return X[rows], np.ones(len(rows)) if weight is None else weight[rows]
+
+    @property
+    def weight(self):
+        """The weights of `rows`: their mean is 1."""
+        return np.ones(self.n_rows) if self.block.weight is None else self.block.weight[self.rows]
+
+    def centred(self, mean):
+        """A source of CSR less the mean, where a value is stored: for columns of mean 0 and those stored in all rows."""
+        X = self.block.X
+        values = np.flatnonzero(mean[X.indices])
+        data = X.data.copy()
+        data[values] -= mean[X.indices[values]].astype(data.dtype)
+        source = copy(self)
+        source.block = source._drawn_block = self.block._replace(X=type(X)((data, X.indices, X.indptr), shape=X.shape))
+        return source
+
+    def reweighted(self, weight):
+        """A source of the same rows with other weights, (n_rows,)."""
+        source = copy(self)
+        source.block = source._drawn_block = self.block._replace(weight=self._of_samples(weight))
+        return source
+
+    def drawn_by(self, share):
+        """A source that visits a row in proportion to its share, (n_rows,), with what then is left of its weight."""
+        source = copy(self)
+        source._share = share
+        source._drawn_block = self.block._replace(weight=self._of_samples(self.weight / (self.n_rows * share)))
+        return source
+
+    def _of_samples(self, of_rows):
+        of_samples = np.zeros(self._n_samples)
+        of_samples[self.rows] = of_rows
+        return of_samples
+
+    def statistics(self, backend, rows=None):
+        """`Statistics` of the columns, over some of the rows (None: all); ValueError where X is not finite."""
+        statistics = backend.statistics(self.block, self.rows if rows is None else rows)
+        if rows is None:
+            check_finite(self.block.X, statistics, complete=self.n_rows == self._n_samples)
         return statistics._replace(total_weight=self.total_weight)
 
     def check_finite(self):
@@ -68,8 +111,10 @@ class InMemory:
 
     def epoch(self, rng):
         """The blocks of one epoch, each with the order of its rows; `rng` shuffles it anew, None leaves it as it is."""
-        if self._order is None:
+        if self._share is not None:
+            self._order = self.rows[systematic_draws(self._share, rng)]
+        elif self._order is None:
             self._order = self.rows.copy()
         if rng is not None:
             rng.shuffle(self._order)
-        yield self.block, self._order
+        yield self._drawn_block, self._order

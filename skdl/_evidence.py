@@ -164,7 +164,8 @@ def margin_factor(logits, y, weight, shares, penalty):
 class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
-    def __init__(self, source, scaling, q, backend, options):
+    def __init__(self, source, X, scaling, q, backend, options):
+        """source: rows as SGD sees them, centred where CSR can be; X: as they are given, as parameters for x take them."""
         self._scaling, self._q, self._l1_ratio = scaling, q, options.l1_ratio
         self._n_rows = max(source.total_weight, 1.0)  # less is no row
         epochs = np.unique(np.ceil(UPDATES * options.max_iter).astype(int))
@@ -172,13 +173,13 @@ class Evidence:
         self._ends_with_margins = len(self._due) > 1 and options.l1_ratio < 1
         n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
-        X, weight = source.sample(rows)
-        U = _in_units_of(self._q, scaling.apply(X))
+        sample, weight = source.sample(rows)
+        U = _in_units_of(self._q, scaling.apply(sample))
         self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
         rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
         self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
-        self._predict = backend.predictor(source.block.X, rows)
+        self._predict = backend.predictor(X, rows)
 
     @property
     def is_final(self):

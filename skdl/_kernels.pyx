@@ -579,10 +579,11 @@ def sparse_column_statistics(
     const index[::1] indptr,             # IN     (n_samples + 1,)
     const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
     const double[::1] weight,            # IN     (n_samples,) or None
-    double[:, ::1] total,                # OUT    (2, n_features) sum of w x^2, maximum of |x|; zeros before
+    double[:, ::1] total,                # OUT    (n_features, 5) sum of w x^2, of w |x|, and of w where x is not 0; maximum
+                                         #        of |x|; number of stored x; zeros before
 ):
-    """Weighted sum of squares and largest magnitude of each column of CSR rows; NaN is kept."""
-    cdef int64_t i, row, e
+    """Weighted sums and largest magnitude of the stored values of each column of CSR rows; NaN is kept."""
+    cdef int64_t i, row, e, j
     cdef double x, w, last_poll = skdl_seconds()
     cdef bint stopped = False
     with nogil:
@@ -594,9 +595,14 @@ def sparse_column_statistics(
             w = 1.0 if weight is None else weight[row]
             for e in range(indptr[row], indptr[row + 1]):
                 x = data[e] if data[e] >= 0 else -data[e]
-                total[0, indices[e]] += w * x * x
-                if not x <= total[1, indices[e]]:
-                    total[1, indices[e]] = x
+                j = indices[e]
+                total[j, 0] += w * x * x
+                total[j, 1] += w * x
+                if x != 0:
+                    total[j, 2] += w
+                if not x <= total[j, 3]:
+                    total[j, 3] = x
+                total[j, 4] += 1
     raise_pending(stopped)
 
 

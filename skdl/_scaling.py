@@ -26,6 +26,11 @@ class Statistics(NamedTuple):
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         return Statistics(total_weight, self.mean + share * delta, variance, low, high)
 
+    def with_columns(self, other, of_other):
+        """These, but for columns (n_features,) bool that are those of `other`."""
+        pairs = zip(self[1:], other[1:], strict=True)
+        return Statistics(self.total_weight, *(np.where(of_other, b, a) for a, b in pairs))
+
 
 class Scaling:
     """SGD sees u = (x - mean) * scale: a diagonal preconditioner, applied by the kernels to the values that they load.
@@ -52,28 +57,36 @@ class Scaling:
     def from_statistics(cls, statistics, *, centre, is_sparse, dtype):
         """1 / scale is the geometric mean of max |x - mean| and the standard deviation.
 
-        The first alone is slow where a column has outliers, the second alone overrates rare features. A sparse column is
-        not centred and is divided by max |x|. Constant columns are left as they are. A column times a power of two gives
-        the same bits of u, which is why the root is taken of a product: a product of roots is rounded otherwise.
+        The first alone is slow where a column has outliers, the second alone overrates rare features. A sparse column that
+        is not centred is divided by the largest |x| of its statistics. Constant columns are left as they are. A column times
+        a power of two gives the same bits of u, which is why the root is taken of a product: a product of roots is rounded
+        otherwise. centre: for all columns, or (n_features,) bool.
         """
         _, column_mean, variance, low, high = statistics
         mean, scale = np.zeros(len(low)), np.ones(len(low))
         varies = np.ones(len(low), dtype=bool)
-        if centre:
-            varies = high - low > CONSTANT_COLUMN_ULPS * np.finfo(dtype).eps * np.maximum(abs(low), abs(high))
-            mean = np.where(varies, column_mean, low).astype(dtype).astype(np.float64)  # as the kernels round it
+        if np.any(centre):
+            differs = high - low > CONSTANT_COLUMN_ULPS * np.finfo(dtype).eps * np.maximum(abs(low), abs(high))
+            varies = differs | ~np.asarray(centre)
+            mean = np.where(centre, np.where(varies, column_mean, low), 0.0)
+            mean = mean.astype(dtype).astype(np.float64)  # as the kernels round it
         with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
             max_deviation = np.maximum(high - mean, mean - low)
             std = np.sqrt(variance + (column_mean - mean) ** 2)
             squares_fit = np.isfinite(std) & (max_deviation**2 >= np.finfo(dtype).tiny)  # into the range of the type
             std = np.where(squares_fit, std, max_deviation)
-            wanted = (1 / (max_deviation if is_sparse else _geometric_mean(max_deviation, std))).astype(dtype)
+            both = _geometric_mean(max_deviation, std)
+            wanted = (1 / (np.where(centre, both, max_deviation) if is_sparse else both)).astype(dtype)
             varies &= np.isfinite(wanted) & (wanted > 0)
         scale[varies] = wanted[varies]
         return cls(mean, scale, np.where(varies, std * scale, 0.0) ** 2)
 
+    def within(self, columns):
+        """The same, but that u is 0 outside of columns (n_features,) bool."""
+        return Scaling(self.mean, self.scale * columns, self.mean_square * columns)
+
     def apply(self, X):
-        """u of some rows, as a new array."""
+        """u of some rows, as a new array; rows of CSR are those of a source that is centred already."""
         if sparse.issparse(X):
             return X @ sparse.diags_array(self.scale.astype(X.dtype)).tocsr()
         dtype = np.float64 if X.dtype == np.float64 else np.float32

@@ -34,6 +34,7 @@ from skdl import _softmax
 from skdl._auto import ENOUGH_UPDATES, auto_lr, even_batch_size
 from skdl._backends import ceil_div
 from skdl._evidence import Evidence, initial_alpha
+from skdl._sampling import evenly_drawn, lengths, long_rows, may_hold_long_rows, with_bounded_leverage
 from skdl._scaling import Scaling, Statistics
 from skdl._validation import check_model
 
@@ -116,7 +117,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
     Raises ValueError, naming epoch and lr, where training diverges.
     """
-    options, scaling, unit, statistics, evidence = resolve(source, options, backend, stream)
+    source, options, scaling, unit, statistics, evidence = resolve(source, options, backend, stream)
     velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
     for parameters in (start, velocity):
         if parameters is not None:
@@ -138,38 +139,75 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
 
 def resolve(source, options, backend, stream):
-    """Options with numbers in place of "auto", the coordinates of SGD, the features' units, the `Statistics` of all rows so
-    far, or None where nothing asks for them, and the `Evidence` by which alpha is updated, or None.
+    """The source as it is drawn from, options with numbers in place of "auto", the coordinates of SGD, the features' units, the
+    `Statistics` of all rows so far, or None where nothing asks for them, and the `Evidence` by which alpha is updated, or None.
     """
+    given, centred, length = source, source, None
     statistics, evidence, scaling = None, None, Scaling.identity(source.n_features)
     if stream and "mean" in stream:
         statistics = Statistics(*(stream[name] for name in Statistics._fields))
     if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
-        here = source.statistics(backend)
-        statistics = here if statistics is None else statistics.merged(here)
-        centre = options.fit_intercept and not source.is_sparse
-        scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
+        centred, statistics, scaling, length = coordinates(source, options, backend, statistics)
     else:
         source.check_finite()
-    ones = np.ones(source.n_features)
+    ones, stated = np.ones(source.n_features), scaling
     unit, q = (1 / scaling.scale, ones) if options.standardize else (ones, scaling.scale)
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
-    if alpha == "auto":
-        alpha = initial_alpha(scaling, q, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
-        if alpha > 0 and options.max_iter > 1:
-            evidence = Evidence(source, scaling, q, backend, options)
     if lr == "auto":
         batch_size = even_batch_size(source.n_rows, batch_size)
-        lr = auto_lr(source, scaling, n_outputs=backend.n_outputs, batch_size=batch_size, momentum=options.momentum)
+        source, noise = centred, None
+        if length is not None:
+            source = with_bounded_leverage(source, length)
+        if source.n_batches(batch_size) > 1:
+            source, noise = evenly_drawn(source, scaling, length, shuffle=options.shuffle)
+        lr = auto_lr(
+            source,
+            scaling,
+            n_outputs=backend.n_outputs,
+            batch_size=batch_size,
+            momentum=options.momentum,
+            mean_squared_norm=noise,
+        )
     else:
         scaling = Scaling.identity(source.n_features)
-    return (
-        replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size),
-        scaling,
-        unit,
-        statistics,
-        evidence,
-    )
+    if alpha == "auto":
+        alpha = initial_alpha(stated, q, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
+        if alpha > 0 and options.max_iter > 1:
+            seen = source if options.lr == "auto" else centred
+            evidence = Evidence(seen, given.block.X, stated, q, backend, options)
+    options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
+    return source, options, scaling, unit, statistics, evidence
+
+
+def coordinates(source, options, backend, before):
+    """The source, centred where it is CSR with columns stored in all rows; `Statistics` of its rows and of those `before`; the
+    `Scaling` that follows; and |u| of each row, or None where no row can be long.
+
+    Long rows have no say in the statistics, but for those of columns in which only they differ: rare categories, for example,
+    which then do not make a row long.
+    """
+
+    def together(here):
+        statistics = here if before is None else before.merged(here)
+        scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
+        return statistics, scaling
+
+    def centred(scaling):
+        return source.centred(scaling.mean) if source.is_sparse and scaling.mean.any() else source
+
+    here, length = source.statistics(backend), None
+    # A column of CSR has no mean unless it is stored in all rows.
+    centre = options.fit_intercept and (not source.is_sparse or here.mean != 0)
+    statistics, scaling = together(here)
+    if may_hold_long_rows(source, scaling, statistics):
+        length = lengths(centred(scaling), scaling)
+        is_long = long_rows(length)
+        if is_long.any():
+            others = source.statistics(backend, source.rows[~is_long])
+            differ = together(others)[1].mean_square > 0
+            statistics, scaling = together(here.with_columns(others, differ))
+            length = lengths(centred(scaling), scaling.within(differ))
+    return centred(scaling), statistics, scaling, length
 
 
 def order_generator(options, epoch):

@@ -31,8 +31,9 @@ class Backend:
         """Put a block on the device, where it stays until the next one comes."""
         if block is self.block:
             return
-        self.block = self.X = None
-        self.X = self.memory.place(block.X)
+        if self.block is None or block.X is not self.block.X:
+            self.block = self.X = None
+            self.X = self.memory.place(block.X)
         self.host_weight = np.ones(len(block.y)) if block.weight is None else block.weight
         self.host_weight = self.host_weight.astype(self.dtype)
         self.y, self.weight = self.memory.upload(block.y), self.memory.upload(self.host_weight)

@@ -1,0 +1,136 @@
+"""Which rows the epochs of lr="auto" draw, and how much of its weight a row keeps, so that no few rows set the step.
+
+The gradient of a row is about as long as weight |u|, with u the row in the coordinates of SGD and the intercept's 1. Where
+that is uneven, rows are drawn in proportion to it and what a draw brings is divided by how often the row is drawn: the mean
+stays, and the noise, which bounds the step, is the least that any drawing has (Needell, Srebro and Ward 2014; Zhao and
+Zhang 2015). Rows beyond that, one corrupt row of a million times the length of the others for example, would still set the
+curvature. They keep the weight with which their leverage, weight |u|^2, is bounded: the weights of Mallows for generalised
+linear models (Carroll and Pederson 1993).
+"""
+
+import warnings
+
+import numpy as np
+from scipy import sparse
+
+# A row is long if it is LONG times as long as three quarters of the rows at least. Long rows together may have LEVERAGE of
+# the leverage of the others, each alone LEVERAGE_OF_A_ROW.
+LONG, LEVERAGE, LEVERAGE_OF_A_ROW = 5, 1.0, 0.01
+# Rows are drawn by length where that takes the mean square of the gradient's noise down to 1 / UNEVEN.
+UNEVEN = 1.5
+# Share of the draws that is the same for all rows, so that none is seldom seen (Needell, Srebro and Ward: partial bias).
+UNIFORM = 0.2
+# Rows from which it is seen whether lengths are uneven; values of a piece of rows whose lengths are computed together.
+SAMPLE_ROWS, PIECE_VALUES = 1024, 2**18
+
+
+def lengths(source, scaling, rows=None):
+    """|u| of some rows of a source (None: all that it visits), (n_rows,) float64."""
+    rows, X = source.rows if rows is None else rows, source.block.X
+    length = np.empty(len(rows))
+    n_piece = max(1, PIECE_VALUES // (1 + int(source.row_values)))
+    with np.errstate(over="ignore"):
+        for start in range(0, len(rows), n_piece):
+            U = scaling.apply(X[rows[start : start + n_piece]])
+            if sparse.issparse(U):
+                square = U.data.astype(np.float64) ** 2
+                part = sparse.csr_array((square, U.indices, U.indptr), shape=U.shape).sum(axis=1)
+            else:
+                part = np.einsum("nd,nd->n", U, U, dtype=np.float64)
+            length[start : start + n_piece] = np.sqrt(part)
+    return length
+
+
+def may_hold_long_rows(source, scaling, statistics):
+    """Whether the extremes of the columns leave room for a long row: in most data they do not, and that is for nothing."""
+    if source.is_sparse:
+        return True
+    largest = np.maximum(statistics.high - scaling.mean, scaling.mean - statistics.low) * scaling.scale
+    largest = largest[scaling.mean_square > 0]
+    share = LONG**2 / (source.n_rows + LONG**2)  # of the sum of squares of all rows, if the others are of one length
+    with np.errstate(over="ignore"):
+        return bool((largest**2).sum() > share * source.n_rows * scaling.mean_square.sum())
+
+
+def long_rows(length):
+    """Which rows are long, (n_rows,) bool, from |u|."""
+    positive = length[length > 0]
+    if len(positive) < 3:
+        return np.zeros(len(length), dtype=bool)
+    return length > LONG * np.quantile(positive, 0.75)
+
+
+def with_bounded_leverage(source, length):
+    """The source with less weight on rows that are still long, of which a warning tells. length: |u| of each row."""
+    weight, length = source.weight, _with_intercept(length)
+    is_long = long_rows(length)
+    if not is_long.any():
+        return source
+    held = weight * held_share(weight, length, is_long)
+    n_reduced = (held < weight).sum()
+    if n_reduced == 0:
+        return source
+    warnings.warn(
+        f"{n_reduced} of {len(length)} rows are up to {length.max() / np.median(length):.0f} times as long as the median row, "
+        "in standardized features, and would set the step size alone: they count with less weight. Check or clip their values.",
+        stacklevel=6,
+    )
+    return source.reweighted(held)
+
+
+def held_share(weight, length, is_long):
+    """The share of its weight that each row keeps, so that the leverage of long rows is bounded."""
+    leverage = length**2
+    of_others = (weight * leverage)[~is_long].sum()
+    bound = max(leverage[~is_long].max(), of_others * min(LEVERAGE_OF_A_ROW, LEVERAGE / is_long.sum()))
+    return np.minimum(1, bound / leverage)
+
+
+def evenly_drawn(source, scaling, length, *, shuffle):
+    """The source, drawn from so that gradients are of even length where they are not and it is shuffled; and the mean of
+    |weight u|^2 over its rows as they are drawn, or None where that of u, from the statistics, will do.
+
+    length: |u| of each row, or None where no row is long; then a sample tells whether all rows are worth a look.
+    """
+    weight = source.weight
+    if length is None and not is_uneven(weight):
+        rows = source.rows
+        if len(rows) > SAMPLE_ROWS:
+            rows = np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False)
+        if not is_uneven(source.sample(rows)[1] * _with_intercept(lengths(source, scaling, rows))):
+            return source, None
+    if length is None:
+        length = lengths(source, scaling)
+    gradient = weight * _with_intercept(length)
+    if not is_uneven(gradient):
+        return source, None
+    square = (weight * length) ** 2
+    if not shuffle:
+        return source, square.mean()
+    share = shares(gradient)
+    return source.drawn_by(share), (square / (len(share) * share)).mean()
+
+
+def _with_intercept(length):
+    return np.sqrt(1 + length**2)
+
+
+def is_uneven(gradient_length):
+    """Whether drawing rows in proportion would take enough of the noise away."""
+    return bool(np.mean(gradient_length**2) > UNEVEN * np.mean(gradient_length) ** 2)
+
+
+def shares(gradient_length):
+    """The share of the draws of an epoch that each row gets: they sum to 1."""
+    return (1 - UNIFORM) * gradient_length / gradient_length.sum() + UNIFORM / len(gradient_length)
+
+
+def systematic_draws(share, rng):
+    """As many numbers of rows as there are rows, in ascending order: row i comes share_i n_rows times, rounded up or down.
+
+    Systematic resampling (Carpenter, Clifford and Fearnhead 1999): each time, the mean is share_i n_rows.
+    """
+    ends = np.cumsum(share)
+    ends *= len(share) / ends[-1]
+    ends[-1] = len(share)
+    return np.repeat(np.arange(len(share)), np.diff(np.floor(ends + rng.random()).astype(np.int64), prepend=0))
