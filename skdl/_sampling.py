@@ -42,12 +42,16 @@ def lengths(source, scaling, rows=None):
 
 
 def may_hold_long_rows(source, scaling, statistics):
-    """Whether the extremes of the columns leave room for a long row: in most data they do not, and that is for nothing."""
+    """Whether the extremes of the columns leave room for a long row whose leverage would be bounded: in most data they do not,
+    and that is for nothing. The lengths of rows of CSR cost little.
+    """
     if source.is_sparse:
         return True
     largest = np.maximum(statistics.high - scaling.mean, scaling.mean - statistics.low) * scaling.scale
     largest = largest[scaling.mean_square > 0]
-    share = LONG**2 / (source.n_rows + LONG**2)  # of the sum of squares of all rows, if the others are of one length
+    # The share of the leverage of all rows that such a row has, if the others are of one length.
+    leverage = max(LONG**2, LEVERAGE_OF_A_ROW * source.n_rows)
+    share = leverage / (source.n_rows + leverage)
     with np.errstate(over="ignore"):
         return bool((largest**2).sum() > share * source.n_rows * scaling.mean_square.sum())
 
