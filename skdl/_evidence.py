@@ -178,6 +178,7 @@ class Evidence:
         self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
         rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
+        self._n_copies = self._weight * (self._n_rows / source.n_rows)
         self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
         self._predict = backend.predictor(X, rows)
 
@@ -200,7 +201,8 @@ class Evidence:
         coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
         if self.is_final and self._ends_with_margins:
             strength = alpha * (1 - self._l1_ratio)
-            shares = self._spectrum.shares(self._weight * self._squared_norm, curvature, strength, self._n_rows)
+            squared_norm = np.minimum(self._n_copies, 1) * self._squared_norm  # of one row, or of a part of one
+            shares = self._spectrum.shares(squared_norm, curvature, strength, self._n_rows)
             return alpha * margin_factor(logits, self._y, self._weight, shares, strength * (coef**2).sum())
         return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
 
