@@ -21,6 +21,8 @@ UPDATES = 0.1 * np.arange(1, 7)
 SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
 SMALL, PROBES, STEPS = 64, 4, 10
+# How much faster the loss may fall with the size of a model than the penalty grows, if the model counts as trained.
+UNTRAINED = 2
 # On separable data the norm of W' grows about as alpha to the power -1/5; how far an update may go.
 SEPARABLE_POWER, LARGEST_FACTOR = 5, 1000.0
 
@@ -131,33 +133,32 @@ def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
     return determined / (n_rows * penalty) if penalty > 0 else alpha
 
 
-def margin_factor(logits, y, weight, shares, penalty):
+def residuals(logits, y):
+    """z - e_y of each row, (n_rows, n_outputs)."""
+    z = _softmax.probabilities(logits)
+    z[np.arange(len(y)), y] -= 1
+    return z[:, -logits.shape[1] :]
+
+
+def slope(logits, y, weight, t=1.0):
+    """The derivative by t of the mean loss of t times the logits."""
+    return np.average((residuals(t * logits, y) * logits).sum(axis=1), weights=weight)
+
+
+def margin_factor(logits, y, weight, shares, untrained):
     """What to multiply alpha by, 1 or less, to do justice to separable data, of which Gaussian evidence asks too much.
 
     Without row i its logits would be about `logits` + (z_i - y_i) share_i; see `Spectrum.shares`. If the loss of these were
-    smallest for logits t times as large, t > 1, the penalty holds W' down by that factor. At the optimum the loss falls with
-    t as fast as `penalty`, alpha ||W'||^2, grows; where it falls faster, the model has not been trained enough yet, which is
-    no reason for a weaker penalty.
+    smallest for logits t times as large, t > 1, the penalty holds W' down by that factor. `untrained` is the part of the
+    slope by t for which a lack of training is the reason.
     """
-    n_outputs = logits.shape[1]
-
-    def residuals(logits):
-        z = _softmax.probabilities(logits)
-        z[np.arange(len(y)), y] -= 1
-        return z[:, -n_outputs:]
-
-    def slope(logits, t):
-        """Of the mean loss of t times the logits."""
-        return np.average((residuals(t * logits) * logits).sum(axis=1), weights=weight)
-
-    left_out = logits + shares * residuals(logits)
-    untrained = max(0.0, -slope(logits, 1.0) - penalty)
-    low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
-    if slope(left_out, 1.0) + untrained >= 0:
+    left_out = logits + shares * residuals(logits, y)
+    if slope(left_out, y, weight) + untrained >= 0:
         return 1.0
+    low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
     for _ in range(10):
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(left_out, np.exp(middle)) + untrained < 0 else (low, middle)
+        low, high = (middle, high) if slope(left_out, y, weight, np.exp(middle)) + untrained < 0 else (low, middle)
     return float(np.exp(-SEPARABLE_POWER * low))
 
 
@@ -192,18 +193,26 @@ class Evidence:
         return n_epochs in self._due
 
     def updated(self, alpha, coef, intercept):
-        """alpha after its next update; the parameters are those for x, (n_outputs, n_features) and (n_outputs,)."""
+        """alpha after its next update; the parameters are those for x, (n_outputs, n_features) and (n_outputs,).
+
+        At the optimum the loss falls with the size of the model as fast as the penalty grows. Where it falls much faster, the
+        model has hardly been trained, and tells nothing yet.
+        """
         self._due.pop(0)
         [logits] = self._predict((coef[np.newaxis], intercept[np.newaxis]))
         logits = logits.astype(np.float64)
+        coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
+        strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio
+        growth = strength * (coef**2).sum() + l1_strength * abs(coef).sum()
+        fall = -slope(logits, self._y, self._weight)
+        if growth == 0 or fall > UNTRAINED * growth:
+            return alpha
         z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
-        coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
         if self.is_final and self._ends_with_margins:
-            strength = alpha * (1 - self._l1_ratio)
             squared_norm = np.minimum(self._n_copies, 1) * self._squared_norm  # of one row, or of a part of one
             shares = self._spectrum.shares(squared_norm, curvature, strength, self._n_rows)
-            return alpha * margin_factor(logits, self._y, self._weight, shares, strength * (coef**2).sum())
+            return alpha * margin_factor(logits, self._y, self._weight, shares, max(0.0, fall - growth))
         return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
 
 
