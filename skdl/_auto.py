@@ -9,9 +9,8 @@ from skdl._softmax import curvature_bound
 
 # ---- max_iter
 
-# A fit makes about AUTO_UPDATES updates, or AUTO_EPOCHS epochs if that is more; with fewer than ENOUGH_UPDATES it may stop
-# short of the optimum. From the study in benchmarks/auto_lr.py.
-AUTO_UPDATES, AUTO_EPOCHS, ENOUGH_UPDATES = 3000, 5, 1000
+# A fit makes about AUTO_UPDATES updates, or AUTO_EPOCHS epochs if that is more. From the study in benchmarks/auto_lr.py.
+AUTO_UPDATES, AUTO_EPOCHS = 3000, 5
 
 
 def auto_epochs(n_rows, batch_size):

@@ -45,10 +45,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Rows per minibatch. With ``lr="auto"`` the rows are split evenly over ``ceil(n / batch_size)`` minibatches, so that
         the last is not smaller than the others.
     max_iter : "auto" or int, default="auto"
-        Number of epochs, that is, of passes over the data. "auto" makes about 3000 updates, but at least 5 epochs: 6 epochs
-        for 60,000 rows, 3000 for 100.
+        Largest number of epochs, that is, of passes over the data. "auto" is about 3000 updates, but at least 5 epochs: 6
+        epochs for 60,000 rows, 3000 for 100, of which few are made where the optimum is near; see `tol`.
     lr_schedule : {"constant", "linear", "cosine"}, default="cosine"
-        How the step size falls: not at all, or to 0 over `max_iter` epochs.
+        How the step size falls: not at all, or to 0 at the end of `max_iter` epochs. With ``max_iter="auto"``, if that is 120
+        epochs or more, and with `early_stopping` it holds first, until the loss is flat or half of the epochs are made, and
+        then falls for at most as many epochs as it has held.
     momentum : float in [0, 1), default=0.9
         Heavy ball: V := momentum V + G; W := W - lr V.
     alpha : "auto" or float, default="auto"
@@ -68,12 +70,18 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Whether to visit the rows in a new random order in each epoch; with ``lr="auto"``, rows of much weight or length more
         often than others (see Notes).
     tol : float, default=1e-4
-        Smallest decrease of the loss that counts as an improvement.
+        A fit ends where its objective is estimated to be less than `tol` above the optimum, which is looked at every 60 epochs
+        or more seldom; 0 makes all epochs. With a constant step, whose schedule is the textbook's, `tol` is the smallest
+        decrease of the loss that counts as an improvement.
     n_iter_no_change : int, default=5
-        Stop after this many epochs without an improvement of at least `tol`. Used with early stopping or a constant step;
-        a falling step improves the loss to its end, so otherwise all epochs run.
+        With a constant step, stop after this many epochs without an improvement of at least `tol`, in the validation loss with
+        `early_stopping`. With a falling one and `early_stopping`, the fewest epochs whose mean validation loss is compared with
+        that of as many before.
     early_stopping : bool, default=False
-        Whether to stop when the loss on a validation set no longer improves, and keep the weights of its best epoch.
+        Whether a validation set decides when to stop. The step holds while the mean validation loss over 300 updates or more
+        still falls by `tol`, then it falls as `lr_schedule` says, and of the last epochs, whose step is below a tenth of the
+        first, the weights of the best are kept: larger steps leave noise in the weights, and the best of many is the best by
+        chance. With a constant step those of the best of all epochs are kept.
     validation_fraction : float in (0, 1), default=0.1
         Share of the rows held out for validation, stratified where there are enough, if `fit` is given no `X_val`.
     class_weight : dict, "balanced" or None, default=None
@@ -257,6 +265,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         ------
         ValueError
             If a parameter or the data are not valid, or if training diverges. The estimator stays as it was.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If the objective is more than 5 % of the optimum and more than 0.005 above the optimum, as estimated from its
+            gradient and curvature. Large data after less than 20 epochs are judged by the number of updates and the loss
+            alone. There is none with `early_stopping`, or where a callback has stopped the fit.
         """
         options = check(self)
         with self._unchanged_on_error():
@@ -275,9 +290,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 held_out = X, y[rows_val], None if weight is None else weight[rows_val], rows_val
             if not options.shuffle:
                 _validation.warn_of_sorted_rows(y[rows], len(classes), options.batch_size)
-            enough_epochs = auto_epochs(len(rows), options.batch_size)
             if options.max_iter == "auto":
-                options = replace(options, max_iter=enough_epochs)
+                options = replace(options, max_iter=auto_epochs(len(rows), options.batch_size), may_hold=True)
             hooks = CallbackHooks(
                 self,
                 options.max_iter,
@@ -297,13 +311,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 hooks=hooks,
             )
             history = solution.history
-            if not history.converged:
-                warnings.warn(
-                    f"Training stopped after max_iter={options.max_iter} epochs while the loss was still decreasing. "
-                    f"Try max_iter={enough_epochs}, or max_iter='auto'.",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
+            if solution.advice:
+                warnings.warn(solution.advice, ConvergenceWarning, stacklevel=3)
             for name in ("_stream", "validation_loss_curve_", "validation_scores_"):
                 vars(self).pop(name, None)
             self._store(solution, classes)

@@ -35,6 +35,7 @@ class InMemory:
             of_rows = weight[self.rows]
             self.total_weight = float(of_rows.sum())
             weight = None if (of_rows == of_rows[0]).all() else weight / of_rows.mean()
+        self.X = X  # as it is given, whatever the block holds
         self.block = self._drawn_block = Block(X, None if y is None else y.astype(np.int32), weight)
         self._share = None
 
@@ -108,6 +109,10 @@ class InMemory:
     def check_finite(self):
         """ValueError where X is not finite."""
         check_finite(self.block.X)
+
+    def blocks(self):
+        """The blocks, each with its rows, which come once and in order."""
+        yield self.block, self.rows
 
     def epoch(self, rng):
         """The blocks of one epoch, each with the order of its rows; `rng` shuffles it anew, None leaves it as it is."""

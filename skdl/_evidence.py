@@ -15,8 +15,8 @@ from skdl._products import SMALL_VECTORS, products
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
-# Updates come early, while the step is long: after the epochs that end these shares of training.
-UPDATES = 0.1 * np.arange(1, 7)
+# Updates come early, while the step is long: at so many times this share of the epochs.
+UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.04, 0.1
 # Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
 SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
@@ -165,13 +165,9 @@ def margin_factor(logits, y, weight, shares, untrained):
 class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
-    def __init__(self, source, X, scaling, q, backend, options):
-        """source: rows as SGD sees them, centred where CSR can be; X: as they are given, as parameters for x take them."""
-        self._scaling, self._q, self._l1_ratio = scaling, q, options.l1_ratio
+    def __init__(self, source, scaling, q, backend, l1_ratio):
+        self._scaling, self._q, self._l1_ratio, self._due = scaling, q, l1_ratio, []
         self._n_rows = max(source.total_weight, 1.0)  # less is no row
-        epochs = np.unique(np.ceil(UPDATES * options.max_iter).astype(int))
-        self._due = list(epochs[epochs < options.max_iter])
-        self._ends_with_margins = len(self._due) > 1 and options.l1_ratio < 1
         n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
         sample, weight = source.sample(rows)
@@ -181,12 +177,14 @@ class Evidence:
         rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
         self._n_copies = self._weight * (self._n_rows / source.n_rows)
         self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
-        self._predict = backend.predictor(X, rows)
+        self._predict = backend.predictor(source.X, rows)
 
-    @property
-    def is_final(self):
-        """Whether alpha will not change any more."""
-        return not self._due
+    def be_due(self, max_iter, *, holds):
+        """Spread the updates over the epochs, closer where the step holds at first; returns the epoch after the last."""
+        epochs = np.unique(np.ceil((HOLDING if holds else FALLING) * UPDATES * max_iter).astype(int))
+        self._due = epochs[epochs < max_iter].tolist()
+        self._ends_with_margins = len(self._due) > 1 and self._l1_ratio < 1
+        return max(self._due, default=0)
 
     def is_due(self, n_epochs):
         """Whether alpha should be updated after so many epochs."""
@@ -209,7 +207,7 @@ class Evidence:
             return alpha
         z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
-        if self.is_final and self._ends_with_margins:
+        if not self._due and self._ends_with_margins:
             squared_norm = np.minimum(self._n_copies, 1) * self._squared_norm  # of one row, or of a part of one
             shares = self._spectrum.shares(squared_norm, curvature, strength, self._n_rows)
             return alpha * margin_factor(logits, self._y, self._weight, shares, max(0.0, fall - growth))

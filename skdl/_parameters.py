@@ -89,6 +89,7 @@ class Options:
     n_jobs: int | None
     random_state: int | np.random.RandomState | None
     verbose: int
+    may_hold: bool = False  # whether the step may hold before it falls: max_iter is "auto"
 
 
 def _plain(value):

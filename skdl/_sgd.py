@@ -30,12 +30,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from sklearn.utils import check_random_state
 
-from skdl import _softmax
-from skdl._auto import ENOUGH_UPDATES, auto_lr, even_batch_size
 from skdl._backends import ceil_div
-from skdl._evidence import Evidence, initial_alpha
-from skdl._sampling import evenly_drawn, lengths, long_rows, may_hold_long_rows, with_bounded_leverage
-from skdl._scaling import Scaling, Statistics
+from skdl._convergence import Monitor, View
+from skdl._plan import make_plan
+from skdl._schedule import Patience, Schedule
 from skdl._validation import check_model
 
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
@@ -52,7 +50,6 @@ class History:
     loss_curve: list = field(default_factory=list)
     validation_loss_curve: list = field(default_factory=list)
     validation_scores: list = field(default_factory=list)
-    converged: bool = False
 
     def add(self, loss, validation):
         self.loss_curve.append(float(loss))
@@ -66,16 +63,6 @@ class History:
             line += f", validation loss {self.validation_loss_curve[-1]:.6f}, score {self.validation_scores[-1]:.4f}"
         return line
 
-    def is_short(self, n_batches, tol):
-        """Whether the epochs ended too early.
-
-        With a falling step the loss falls to the end, so a plateau says nothing: what counts is whether there were enough
-        updates, and whether the second half of the epochs still brought much.
-        """
-        curve = self.loss_curve
-        still_falling = curve[(len(curve) - 1) // 2] - curve[-1] > tol
-        return len(curve) * n_batches < ENOUGH_UPDATES and still_falling
-
 
 @dataclass
 class Solution:
@@ -87,6 +74,7 @@ class Solution:
     lr: float
     alpha: float
     history: History
+    advice: str | None = None  # where training ended far from the optimum
     stream: dict | None = None
 
 
@@ -117,7 +105,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 
     Raises ValueError, naming epoch and lr, where training diverges.
     """
-    source, options, scaling, unit, statistics, evidence = resolve(source, options, backend, stream)
+    plan = make_plan(source, options, backend, stream)
     velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
     for parameters in (start, velocity):
         if parameters is not None:
@@ -125,89 +113,16 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if start is not None and not options.fit_intercept:
         start = start[0], np.zeros_like(start[1])
     rng = order_generator(options, epoch)
-    solution = train(
-        source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks or EpochHooks()
-    )
-    if stream is None and options.l1_ratio > 0 and solution.alpha > 0 and not scaling.is_identity:
-        solution.coef, solution.intercept = settled(solution, source, options, backend, scaling)
+    monitor = Monitor(plan, backend) if stream is None else None
+    solution = train(plan, backend, rng, start, velocity, validate, hooks or EpochHooks(), monitor)
+    if stream is None and options.l1_ratio > 0 and solution.alpha > 0 and not plan.scaling.is_identity:
+        solution.coef, solution.intercept = settled(solution, plan, backend)
     if stream is not None:
-        [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
+        [coef], [intercept] = plan.scaling.unscale_gradient(*backend.velocity())
         solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
-        if statistics is not None:
-            solution.stream |= statistics._asdict()
+        if plan.statistics is not None:
+            solution.stream |= plan.statistics._asdict()
     return solution
-
-
-def resolve(source, options, backend, stream):
-    """The source as it is drawn from, options with numbers in place of "auto", the coordinates of SGD, the features' units, the
-    `Statistics` of all rows so far, or None where nothing asks for them, and the `Evidence` by which alpha is updated, or None.
-    """
-    given, centred, length = source, source, None
-    statistics, evidence, scaling = None, None, Scaling.identity(source.n_features)
-    if stream and "mean" in stream:
-        statistics = Statistics(*(stream[name] for name in Statistics._fields))
-    if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
-        centred, statistics, scaling, length = coordinates(source, options, backend, statistics)
-    else:
-        source.check_finite()
-    ones, stated = np.ones(source.n_features), scaling
-    unit, q = (1 / scaling.scale, ones) if options.standardize else (ones, scaling.scale)
-    alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
-    if lr == "auto":
-        batch_size = even_batch_size(source.n_rows, batch_size)
-        source, noise = centred, None
-        if length is not None:
-            source = with_bounded_leverage(source, length)
-        if source.n_batches(batch_size) > 1:
-            source, noise = evenly_drawn(source, scaling, length, shuffle=options.shuffle)
-        lr = auto_lr(
-            source,
-            scaling,
-            n_outputs=backend.n_outputs,
-            batch_size=batch_size,
-            momentum=options.momentum,
-            mean_squared_norm=noise,
-        )
-    else:
-        scaling = Scaling.identity(source.n_features)
-    if alpha == "auto":
-        alpha = initial_alpha(stated, q, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
-        if alpha > 0 and options.max_iter > 1:
-            seen = source if options.lr == "auto" else centred
-            evidence = Evidence(seen, given.block.X, stated, q, backend, options)
-    options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
-    return source, options, scaling, unit, statistics, evidence
-
-
-def coordinates(source, options, backend, before):
-    """The source, centred where it is CSR with columns stored in all rows; `Statistics` of its rows and of those `before`; the
-    `Scaling` that follows; and |u| of each row, or None where no row can be long.
-
-    Long rows have no say in the statistics, but for those of columns in which only they differ: rare categories, for example,
-    which then do not make a row long.
-    """
-
-    def together(here):
-        statistics = here if before is None else before.merged(here)
-        scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
-        return statistics, scaling
-
-    def centred(scaling):
-        return source.centred(scaling.mean) if source.is_sparse and scaling.mean.any() else source
-
-    here, length = source.statistics(backend), None
-    # A column of CSR has no mean unless it is stored in all rows.
-    centre = options.fit_intercept and (not source.is_sparse or here.mean != 0)
-    statistics, scaling = together(here)
-    if may_hold_long_rows(source, scaling, statistics):
-        length = lengths(centred(scaling), scaling)
-        is_long = long_rows(length)
-        if is_long.any():
-            others = source.statistics(backend, source.rows[~is_long])
-            differ = together(others)[1].mean_square > 0
-            statistics, scaling = together(here.with_columns(others, differ))
-            length = lengths(centred(scaling), scaling.within(differ))
-    return centred(scaling), statistics, scaling, length
 
 
 def order_generator(options, epoch):
@@ -239,16 +154,6 @@ def penalties(options, unit, scale, dtype):
         )
 
 
-def step_sizes(schedule, lr, n_batches, epoch, n_epochs):
-    """The step size of each minibatch of an epoch (counted from 0): from lr down to 0 after `n_epochs`."""
-    done = (epoch * n_batches + np.arange(n_batches)) / (n_epochs * n_batches)
-    if schedule == "linear":
-        return lr * (1 - done)
-    if schedule == "cosine":
-        return lr * 0.5 * (1 + np.cos(np.pi * done))
-    return np.full(n_batches, lr)
-
-
 def run_epoch(source, backend, rng, step_sizes, batch_size):
     """One pass over the source; returns each model's mean loss on the way, (n_models,)."""
     total, done = 0.0, 0
@@ -264,21 +169,29 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(source, options, backend, scaling, unit, evidence, rng, start, velocity, validate, hooks):
-    """Train for up to `options.max_iter` epochs; see `solve`."""
+def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None):
+    """Train for up to `options.max_iter` epochs; see `solve`. A `Monitor` sees whether the optimum is near."""
+    source, options, scaling, unit, evidence = plan.source, plan.options, plan.scaling, plan.unit, plan.evidence
     dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
     start, velocity = with_model_axis(start), with_model_axis(velocity)
-    l1, l2 = penalties(options, unit, scaling.scale, dtype)
-    backend.start(
+
+    def begin(parameters, velocity):
+        l1, l2 = penalties(options, unit, scaling.scale, dtype)
+        backend.start(
+            parameters,
+            velocity,
+            mean=None if scaling.is_identity else scaling.mean,
+            scale=None if scaling.is_identity else scaling.scale,
+            l1=l1,
+            l2=l2,
+            momentum=np.array([options.momentum]),
+            fit_intercept=options.fit_intercept,
+            batch_size=options.batch_size,
+        )
+
+    begin(
         None if start is None else scaling.scale_parameters(*start),
         None if velocity is None else scaling.scale_gradient(*velocity),
-        mean=None if scaling.is_identity else scaling.mean,
-        scale=None if scaling.is_identity else scaling.scale,
-        l1=l1,
-        l2=l2,
-        momentum=np.array([options.momentum]),
-        fit_intercept=options.fit_intercept,
-        batch_size=options.batch_size,
     )
 
     def unscaled():
@@ -289,39 +202,47 @@ def train(source, options, backend, scaling, unit, evidence, rng, start, velocit
         coef, intercept = unscaled()
         return coef.astype(dtype), intercept.astype(dtype)
 
-    history = History()
-    best_loss, best_parameters, epochs_without_change, stop = np.inf, None, 0, False
+    history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
+    if evidence is not None:
+        schedule.settled_from = evidence.be_due(options.max_iter, holds=schedule.holds(0))
+    best_loss, best_parameters, stop, view = np.inf, None, False, View.UNKNOWN
     for epoch in range(options.max_iter):
         hooks.begin(current)
-        sizes = step_sizes(options.lr_schedule, options.lr, n_batches, epoch, options.max_iter)
+        sizes, holds = schedule.sizes(epoch), schedule.holds(epoch)
         [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size)
         if not loss < DIVERGED:  # NaN included
             raise diverged(epoch, options.lr, scaling)
         if evidence is not None and evidence.is_due(epoch + 1):
             options = replace(options, alpha=evidence.updated(options.alpha, *current()))
             backend.penalise(*penalties(options, unit, scaling.scale, dtype))
+        if monitor is not None and epoch >= schedule.settled_from:
+            view = monitor.look(options.alpha, noisy=n_batches > 1 and holds, begin=begin)
         history.add(loss, None if validate is None else validate(*current()))
         if options.verbose:
             print(history.last_line())
         watched = history.validation_loss_curve[-1] if options.early_stopping else loss
-        if options.early_stopping and watched < best_loss:
-            best_parameters = current()
-        if options.early_stopping or options.lr_schedule == "constant":
-            epochs_without_change = epochs_without_change + 1 if watched > best_loss - options.tol else 0
-            best_loss = min(best_loss, watched)
-            stop = epochs_without_change >= options.n_iter_no_change
-        stop |= hooks.end(current)  # a callback that stops the fit needs no ConvergenceWarning
-        if stop:
+        if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
+            best_loss, best_parameters = watched, current()
+        if options.lr_schedule == "constant":
+            stop = patience.is_out(watched)
+        elif holds and (
+            view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN)
+        ):
+            schedule.fall_after(epoch)
+        asked = hooks.end(current)
+        if stop or asked or view is View.AT_OPTIMUM or epoch + 1 == schedule.n_epochs:
             break
-    history.converged = stop or not history.is_short(n_batches, options.tol)
     coef, intercept = unscaled()
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise diverged(epoch, options.lr, scaling)
+    advice = None
+    if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
+        advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
     coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
-    return Solution(coef, intercept, unit, options.lr, options.alpha, history)
+    return Solution(coef, intercept, unit, options.lr, options.alpha, history, advice)
 
 
-def settled(solution, source, options, backend, scaling):
+def settled(solution, plan, backend):
     """(coef, intercept) after proximal steps on all rows, with exact zeros where the optimum has them.
 
     The noise of minibatches takes coefficients off the zero to which their penalty holds them, and the last steps are too
@@ -329,9 +250,8 @@ def settled(solution, source, options, backend, scaling):
     is closer to it than a step of its strength less the gradient's. The step is 1 / L, where `auto_lr`'s is at most
     2 (1 + momentum) / L: it never raises the objective (Beck and Teboulle 2009).
     """
-    l1, l2 = penalties(
-        replace(options, alpha=solution.alpha, momentum=0.0), solution.unit, scaling.scale, backend.dtype
-    )
+    options, scaling, source = plan.options, plan.scaling, plan.seen
+    l1, l2 = penalties(replace(options, alpha=solution.alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
     backend.start(
         scaling.scale_parameters(*with_model_axis((solution.coef, solution.intercept))),
         None,
@@ -345,7 +265,8 @@ def settled(solution, source, options, backend, scaling):
     )
     step = np.array([[options.lr / (2 * (1 + options.momentum))]])
     for _ in range(ceil_div(len(solution.history.loss_curve), EPOCHS_PER_SETTLING)):
-        backend.run(source.block, source.rows, step)
+        for block, rows in source.blocks():
+            backend.run(block, rows, step)
     [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
     return coef.astype(backend.dtype), intercept.astype(backend.dtype)
 

@@ -223,9 +223,9 @@ def test_alpha_of_partial_fit_is_that_of_all_rows_seen():
 @pytest.mark.parametrize("name", DATASETS)
 def test_few_epochs_warn_and_the_defaults_do_not(name):
     X, y = DATASETS[name](return_X_y=True)
-    with pytest.warns(ConvergenceWarning, match=r"2 epochs.*Try max_iter=\d+") as warned:
+    with pytest.warns(ConvergenceWarning, match=r"2 epochs.*Raise max_iter to \d+") as warned:
         SoftmaxRegressionClassifier(max_iter=2, random_state=0).fit(X, y)
-    recommended = int(str(warned[0].message).split("Try max_iter=")[1].split(",")[0])
+    recommended = int(str(warned[0].message).split("Raise max_iter to ")[1].rstrip("."))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         SoftmaxRegressionClassifier(max_iter=recommended, random_state=0).fit(X, y)

@@ -250,7 +250,8 @@ def test_a_callback_stops_the_fit():
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_the_epoch_at_which_a_callback_stops_counts_among_the_best(epochs):
     callback = Callback(stop_after=epochs)
-    clf = make(early_stopping=True).set_callbacks(callback).fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
+    clf = make(early_stopping=True, lr=1e-3, lr_schedule="constant").set_callbacks(callback)
+    clf.fit(X, Y, X_val=X_VAL, y_val=Y_VAL)
     assert clf.n_iter_ == len(clf.validation_loss_curve_) == epochs
     assert np.argmin(clf.validation_loss_curve_) == epochs - 1, (
         "the last epoch is not the best: this data tests nothing"
