@@ -136,10 +136,8 @@ def main(use):
                 default = "" if params["max_iter"] != "auto" else f"  {model.n_iter_} epochs"
                 if rows[-1][0] != rows[-1][1] or default:
                     verdict = "" if rows[-1][0] == warned else "missed" if above > 1 else "false alarm"
-                    print(
-                        f"{name:26}{alpha / start.alpha_:5g} x alpha  F* {best:.4f}  {above:9.2g} of far  {verdict:12}{params}{default}",
-                        flush=True,
-                    )
+                    ended = f"{name:26}{alpha / start.alpha_:5g} x alpha  F* {best:.4f}  {above:9.2g} of far"
+                    print(f"{ended}  {verdict:12}{params}{default}", flush=True)
     far, warned = np.array(rows).T
     both = (far & warned).sum()
     print(f"{use}: {len(rows)} fits, {far.sum()} far, {warned.sum()} warned")
