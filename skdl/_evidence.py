@@ -16,7 +16,7 @@ from skdl._products import SMALL_VECTORS, products
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 # Updates come early, while the step is long: at so many times this share of the epochs.
-UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.04, 0.1
+UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.03, 0.1
 # Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
 SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
