@@ -32,7 +32,7 @@ def even_batch_size(n_rows, batch_size):
     return ceil_div(n_rows, ceil_div(n_rows, batch_size))
 
 
-def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_norm=None):
+def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_norm=None, full_batch=None):
     """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
 
     1. Stability: heavy-ball descent on a quadratic of curvature L stands steps up to 2 (1 + momentum) / L (Polyak 1964),
@@ -41,12 +41,16 @@ def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_no
     2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
        which momentum adds up. Sparse rows share few features and so disturb each other less. `mean_squared_norm` is that of
        weight u over the rows as they are drawn; None: of u, from the statistics.
+
+    In a stream, where minibatches of fewer rows than `full_batch` may follow each other, the noise counts always, and one
+    minibatch may not move the intercept by more than its share of a full one.
     """
     n_batches, bound = source.n_batches(batch_size), curvature_bound(n_outputs)
-    lr = 2 * (1 + momentum) / (bound * max(1.0, sampled_curvature(source, scaling, n_batches, batch_size)))
+    of_intercept = 1.0 if full_batch is None else full_batch / batch_size
+    lr = 2 * (1 + momentum) / (bound * max(of_intercept, sampled_curvature(source, scaling, n_batches, batch_size)))
     if mean_squared_norm is None:
         mean_squared_norm = scaling.mean_square.sum()
-    if n_batches > 1 and mean_squared_norm > 0:
+    if (n_batches > 1 or full_batch is not None) and mean_squared_norm > 0:
         noise = NOISE_SPARSE if source.is_sparse else NOISE_DENSE
         lr = min(lr, noise * (1 - momentum) * batch_size / (2 * bound * mean_squared_norm))
     return float(lr)

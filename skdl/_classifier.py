@@ -17,8 +17,8 @@ from skdl._backends import get_backend
 from skdl._callbacks import CallbackHooks, CallbackSupportMixin, with_callbacks
 from skdl._data import InMemory
 from skdl._parameters import check
-from skdl._scaling import Statistics
 from skdl._sgd import solve, with_model_axis
+from skdl._stream import Stream, stream_of_0_1
 from skdl._version import __version__
 
 
@@ -88,6 +88,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Weight of each class label, 1 for those not in the dict; "balanced" gives all classes the same total weight.
     warm_start : bool, default=False
         Whether `fit` starts from the coefficients of the previous fit.
+    half_life : float or None, default=None
+        Number of rows after which, in `partial_fit`, what came before counts half, for streams whose distribution drifts: in
+        the statistics, in the weights and, with ``lr="auto"``, in the average and in how far the step has fallen, so that the
+        model follows. Short ones follow fast and are noisy. None: nothing is forgotten.
     backend : {"openmp", "opencl"}, default="openmp"
         What computes: the CPU, or an OpenCL device (needs PyOpenCL and a driver; worth it on a GPU, with large
         minibatches or many classes). If it is not available, `fit` raises an error; there is no silent fallback. Only where
@@ -164,6 +168,15 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     differently, its alpha_ differs from that of the dense copy. The statistics are those of ``lr="auto"``; with a numeric
     `lr` they cost one extra pass over X.
 
+    What ``lr="auto"`` does in a stream. The step of `partial_fit` falls as the inverse square root of the rows seen, and
+    `coef_` is the polynomial-decay average of SGD's positions [8]_, in which early ones soon count nothing: at any moment
+    about what one epoch of `fit` gives that knew where the stream ends. `half_life` bounds the rows that count in both. A step on few rows
+    is the share that they would have in a minibatch of `batch_size`; the first minibatches are smaller, since early on many
+    updates are worth more than smooth ones. Mean and scale are revised with each call. A column that turns out to reach much
+    further than before keeps its coefficient in the scaled coordinates, as in normalised online learning [9]_, so that a first
+    call with constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics and its rows, each as
+    ten rows of a stream, so that a few further rows hardly move its model.
+
     Computation is in float64 for float64 input, else in float32; an OpenCL device without float64 warns and uses float32.
 
     References
@@ -180,6 +193,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
        ICML 2015.
     .. [7] R. J. Carroll and S. Pederson, "On robustness in the logistic regression model", Journal of the Royal Statistical
        Society B 55 (3), 1993.
+    .. [8] O. Shamir and T. Zhang, "Stochastic gradient descent for non-smooth optimization: convergence results and optimal
+       averaging schemes", ICML 2013.
+    .. [9] S. Ross, P. Mineiro and J. Langford, "Normalized online learning", UAI 2013.
 
     Examples
     --------
@@ -210,6 +226,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         validation_fraction=0.1,
         class_weight=None,
         warm_start=False,
+        half_life=None,
         backend="openmp",
         device=None,
         n_jobs=None,
@@ -232,6 +249,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.warm_start = warm_start
+        self.half_life = half_life
         self.backend = backend
         self.device = device
         self.n_jobs = n_jobs
@@ -282,6 +300,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 _validation.check_warm_start(self, classes, X.shape[1])
                 start = self.coef_, self.intercept_
             weight = _validation.check_weight(sample_weight, len(y))
+            totals = _validation.class_totals(weight, y, classes)
             weight = _validation.combined_weight(options.class_weight, weight, y, classes)
             rows = _validation.used_rows(weight, len(y))
             held_out = _validation.validate_held_out(self, X_val, y_val, sample_weight_val, classes)
@@ -313,8 +332,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             history = solution.history
             if solution.advice:
                 warnings.warn(solution.advice, ConvergenceWarning, stacklevel=3)
-            for name in ("_stream", "validation_loss_curve_", "validation_scores_"):
+            for name in ("validation_loss_curve_", "validation_scores_"):
                 vars(self).pop(name, None)
+            solution.stream = solution.stream.with_classes(totals)
             self._store(solution, classes)
             self.n_iter_ = len(history.loss_curve)
             self.loss_curve_ = history.loss_curve
@@ -327,8 +347,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Make one pass over one part of a stream of data, starting where the last call ended.
 
-        The step size stays at its starting value. With ``lr="auto"`` or ``alpha="auto"`` the statistics of the features are
-        those of all rows seen so far; so are the class weights with ``class_weight="balanced"``.
+        Calls may have one row or many, and may follow a `fit`, whose rows then count among those seen so far. With
+        ``lr="auto"`` the model is the average of where SGD goes; see Notes. A numeric `lr` gives plain textbook steps of
+        constant size, and the model is where they end. ``lr="auto"`` and ``alpha="auto"`` follow the statistics of the latest
+        half of the rows at least, ``class_weight="balanced"`` the class totals of all. `half_life` forgets old rows.
+
+        Sample weights count across calls: a call's steps are weighed by the mean of its weights over the mean of those of all
+        rows so far, its own included.
 
         Parameters
         ----------
@@ -357,10 +382,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             X, y = _validation.validate_training(self, X, y, reset=first)
             check_classification_targets(y)
             y = _validation.encode_labels(y, classes, "y")
-            stream = getattr(self, "_stream", {})
             weight = _validation.check_weight(sample_weight, len(y))
-            totals = stream.get("class_totals", 0.0) + _validation.class_totals(weight, y, classes)
-            weight = _validation.combined_weight(options.class_weight, weight, y, classes, totals)
+            stream = Stream.from_dict(getattr(self, "_stream", {}))
+            stream = stream.forgotten(len(_validation.used_rows(weight, len(y))), options.half_life)
+            stream = stream.with_classes(_validation.class_totals(weight, y, classes))
+            weight = _validation.combined_weight(options.class_weight, weight, y, classes, stream.class_totals)
             source = InMemory(X, y, weight, _validation.used_rows(weight, len(y)))
             n_iter = getattr(self, "n_iter_", 0)
             solution = solve(
@@ -372,7 +398,6 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 stream=stream,
             )
             self._store(solution, classes)
-            self._stream = {**solution.stream, "class_totals": totals}
             self.n_iter_ = n_iter + 1
             self.loss_curve_ = [*getattr(self, "loss_curve_", []), *solution.history.loss_curve]
         return self
@@ -381,6 +406,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         self.classes_ = classes
         self.coef_, self.intercept_ = solution.coef, solution.intercept
         self.lr_, self.alpha_, self.scale_ = solution.lr, solution.alpha, solution.unit
+        self._stream = solution.stream.to_dict()
 
     @contextmanager
     def _unchanged_on_error(self):
@@ -492,19 +518,15 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 stacklevel=2,
             )
         if isinstance(state.get("_stream"), tuple):  # as version 0.1.0 wrote it
-            state["_stream"] = _stream_of_0_1(*state["_stream"])
-        state.setdefault("standardize", False)  # which 0.1.0 did not have
+            state["_stream"] = stream_of_0_1(*state["_stream"])
+        for name, value in {"standardize": False, "half_life": None}.items():  # which 0.1.0 did not have
+            state.setdefault(name, value)
         super().__setstate__(state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.sparse = True
         return tags
-
-
-def _stream_of_0_1(statistics, velocity, class_totals):
-    stream = {} if statistics is None else Statistics(*statistics)._asdict()
-    return {**stream, "coef_velocity": velocity[0], "intercept_velocity": velocity[1], "class_totals": class_totals}
 
 
 def _backend(options, source, n_outputs):

@@ -165,9 +165,11 @@ def margin_factor(logits, y, weight, shares, untrained):
 class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
-    def __init__(self, source, scaling, q, backend, l1_ratio):
-        self._scaling, self._q, self._l1_ratio, self._due = scaling, q, l1_ratio, []
-        self._n_rows = max(source.total_weight, 1.0)  # less is no row
+    def __init__(self, plan, backend, n_rows):
+        source, scaling = plan.seen, plan.standard
+        self._scaling, self._l1_ratio, self._due, self._ends_with_margins = scaling, plan.options.l1_ratio, [], False
+        self._q = np.ones(source.n_features) if plan.options.standardize else scaling.scale
+        self._n_rows = max(n_rows, 1.0)  # less is no row
         n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
         sample, weight = source.sample(rows)
@@ -196,7 +198,7 @@ class Evidence:
         At the optimum the loss falls with the size of the model as fast as the penalty grows. Where it falls much faster, the
         model has hardly been trained, and tells nothing yet.
         """
-        self._due.pop(0)
+        self._due = self._due[1:]
         [logits] = self._predict((coef[np.newaxis], intercept[np.newaxis]))
         logits = logits.astype(np.float64)
         coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)

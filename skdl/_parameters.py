@@ -53,6 +53,7 @@ VALID = {
         "None, 'balanced' or a dict of class label and weight",
     ),
     "warm_start": (_is_flag, "True or False"),
+    "half_life": (lambda x: x is None or (_is_number(x) and x > 0), "None or a number > 0"),
     "backend": (lambda x: isinstance(x, str) and x in BACKENDS, " or ".join(map(repr, BACKENDS))),
     "device": (lambda x: x is None or isinstance(x, str), "None or a string"),
     "n_jobs": (lambda x: x is None or (_is_count(x) and x != 0), "None or an integer other than 0"),
@@ -84,6 +85,7 @@ class Options:
     validation_fraction: float
     class_weight: dict | str | None
     warm_start: bool
+    half_life: float | None
     backend: str
     device: str | None
     n_jobs: int | None

@@ -9,6 +9,7 @@ from skdl._auto import auto_lr, even_batch_size
 from skdl._evidence import Evidence, initial_alpha
 from skdl._sampling import evenly_drawn, lengths, long_rows, may_hold_long_rows, with_bounded_leverage
 from skdl._scaling import Scaling, Statistics
+from skdl._stream import full_batch
 
 
 @dataclass
@@ -19,19 +20,17 @@ class Plan:
     source: object  # the rows as an epoch draws them
     scaling: Scaling  # the coordinates of SGD
     unit: np.ndarray  # r of each feature, in which its penalty is measured
-    statistics: Statistics | None  # of all rows so far
-    standard: Scaling | None  # the coordinates that follow from the statistics, whatever those of SGD are
+    statistics: Statistics | None  # of these rows
+    standard: Scaling | None  # the coordinates that follow from those of all rows so far, whatever those of SGD are
     seen: object  # the rows in those coordinates, each once: CSR is centred where it can be
-    evidence: Evidence | None  # by which alpha is updated
+    evidence: Evidence | None = None  # by which alpha is updated
 
 
 def make_plan(source, options, backend, stream):
     """The `Plan` of a fit; arguments are those of `skdl._sgd.solve`."""
-    seen, standard, statistics, length, evidence = source, None, None, None, None
-    if stream and "mean" in stream:
-        statistics = Statistics(*(stream[name] for name in Statistics._fields))
+    seen, standard, statistics, length = source, None, None, None
     if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
-        seen, statistics, standard, length = coordinates(source, options, backend, statistics)
+        seen, statistics, standard, length = coordinates(source, options, backend, stream)
     else:
         source.check_finite()
     ones = np.ones(source.n_features)
@@ -40,6 +39,8 @@ def make_plan(source, options, backend, stream):
     scaling, drawn = Scaling.identity(source.n_features), source
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if lr == "auto":
+        if stream is not None:
+            batch_size = stream.batch_size(source, batch_size)
         batch_size = even_batch_size(source.n_rows, batch_size)
         scaling, noise = standard, None
         if length is not None:
@@ -54,41 +55,57 @@ def make_plan(source, options, backend, stream):
             batch_size=batch_size,
             momentum=options.momentum,
             mean_squared_norm=noise,
+            full_batch=None if stream is None else full_batch(options.batch_size),
         )
+    if stream is not None:
+        lr *= stream.weight_share(source, options)
     if alpha == "auto":
-        alpha = initial_alpha(standard, q, statistics.total_weight, _softmax.n_classes(backend.n_outputs))
-        if alpha > 0 and options.max_iter > 1:
-            evidence = Evidence(seen, standard, q, backend, options.l1_ratio)
+        total_weight = source.total_weight + (0 if stream is None else stream.total_weight)
+        alpha = initial_alpha(standard, q, total_weight, _softmax.n_classes(backend.n_outputs))
+        if stream is not None and stream.alpha is not None:
+            alpha = stream.alpha
+    has_evidence = options.alpha == "auto" and alpha > 0 and stream is None
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
-    return Plan(options, drawn, scaling, unit, statistics, standard, seen, evidence)
+    plan = Plan(options, drawn, scaling, unit, statistics, standard, seen)
+    if has_evidence:
+        plan.evidence = Evidence(plan, backend, source.total_weight)
+    return plan
 
 
-def coordinates(source, options, backend, before):
-    """The source, centred where it is CSR with columns stored in all rows; `Statistics` of its rows and of those `before`; the
-    `Scaling` that follows; and |u| of each row, or None where no row can be long.
+def standard_scaling(statistics, here, source, options, backend):
+    """The `Scaling` that follows from the `Statistics` of all rows so far; `here` are those of the source alone.
+
+    A column of CSR has a mean, and is centred, only where it is stored in all rows of the source.
+    """
+    centre = options.fit_intercept and (not source.is_sparse or here.mean != 0)
+    return Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
+
+
+def coordinates(source, options, backend, stream):
+    """The source, centred where it is CSR with columns stored in all rows; `Statistics` of its rows; the `Scaling` that follows
+    from them and those of the stream so far, if there is one; and |u| of each row, or None where no row can be long.
 
     Long rows have no say in the statistics, but for those of columns in which only they differ: rare categories, for example,
     which then do not make a row long.
     """
 
-    def together(here):
-        statistics = here if before is None else before.merged(here)
-        scaling = Scaling.from_statistics(statistics, centre=centre, is_sparse=source.is_sparse, dtype=backend.dtype)
-        return statistics, scaling
+    def standard(here):
+        """The `Statistics` of all rows so far, given those of the source, and the `Scaling`."""
+        known = here if stream is None else stream.with_statistics(here).statistics
+        return known, standard_scaling(known, here, source, options, backend)
 
     def centred(scaling):
         return source.centred(scaling.mean) if source.is_sparse and scaling.mean.any() else source
 
     here, length = source.statistics(backend), None
-    # A column of CSR has no mean unless it is stored in all rows.
-    centre = options.fit_intercept and (not source.is_sparse or here.mean != 0)
-    statistics, scaling = together(here)
-    if may_hold_long_rows(source, scaling, statistics):
+    known, scaling = standard(here)
+    if may_hold_long_rows(source, scaling, known):
         length = lengths(centred(scaling), scaling)
         is_long = long_rows(length)
         if is_long.any():
             others = source.statistics(backend, source.rows[~is_long])
-            differ = together(others)[1].mean_square > 0
-            statistics, scaling = together(here.with_columns(others, differ))
+            differ = standard(others)[1].mean_square > 0
+            here = here.with_columns(others, differ)
+            scaling = standard(here)[1]
             length = lengths(centred(scaling), scaling.within(differ))
-    return centred(scaling), statistics, scaling, length
+    return centred(scaling), here, scaling, length

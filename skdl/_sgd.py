@@ -32,8 +32,10 @@ from sklearn.utils import check_random_state
 
 from skdl._backends import ceil_div
 from skdl._convergence import Monitor, View
-from skdl._plan import make_plan
+from skdl._evidence import FEWEST_ROWS, Evidence
+from skdl._plan import make_plan, standard_scaling
 from skdl._schedule import Patience, Schedule
+from skdl._stream import FIT_VISITS, Average, Stream, carried_over, carried_velocity
 from skdl._validation import check_model
 
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
@@ -66,7 +68,7 @@ class History:
 
 @dataclass
 class Solution:
-    """A trained model, the numbers that "auto" stood for, and what the next part of a stream needs, if there is one."""
+    """A trained model, the numbers that "auto" stood for, and what is left to a stream that goes on from here."""
 
     coef: np.ndarray
     intercept: np.ndarray
@@ -75,7 +77,7 @@ class Solution:
     alpha: float
     history: History
     advice: str | None = None  # where training ended far from the optimum
-    stream: dict | None = None
+    stream: Stream | None = None
 
 
 class EpochHooks:
@@ -99,30 +101,57 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     backend : skdl._backends.Backend, made for this source
     epoch : number of epochs that came before, in a stream; their orders are not drawn again
     start : (coef, intercept) to begin with; None: zeros
-    stream : dict that the last part of a stream left, {} for the first part; None: there is no stream
+    stream : Stream that the calls before left to this part of it; None: this is a fit of its own
     validate : function of (coef, intercept) that returns a validation loss and score, called after each epoch
     hooks : EpochHooks
 
     Raises ValueError, naming epoch and lr, where training diverges.
     """
-    plan = make_plan(source, options, backend, stream)
-    velocity = (stream["coef_velocity"], stream["intercept_velocity"]) if stream else None
-    for parameters in (start, velocity):
+    for parameters in (start,) if stream is None else (start, stream.last, stream.velocity):
         if parameters is not None:
             check_model(*parameters, backend.n_outputs, source.n_features)
-    if start is not None and not options.fit_intercept:
-        start = start[0], np.zeros_like(start[1])
+    start = _without_intercept(start, options)
+    plan = make_plan(source, options, backend, stream)
     rng = order_generator(options, epoch)
-    monitor = Monitor(plan, backend) if stream is None else None
-    solution = train(plan, backend, rng, start, velocity, validate, hooks or EpochHooks(), monitor)
-    if stream is None and options.l1_ratio > 0 and solution.alpha > 0 and not plan.scaling.is_identity:
-        solution.coef, solution.intercept = settled(solution, plan, backend)
     if stream is not None:
-        [coef], [intercept] = plan.scaling.unscale_gradient(*backend.velocity())
-        solution.stream = {"coef_velocity": coef, "intercept_velocity": intercept}
-        if plan.statistics is not None:
-            solution.stream |= plan.statistics._asdict()
-    return solution
+        return train_part(plan, source, options, backend, rng, start, stream)
+    solution = train(plan, backend, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan, backend))
+    if options.l1_ratio > 0 and solution.alpha > 0 and not plan.scaling.is_identity:
+        solution.coef, solution.intercept = settled(solution, plan, backend)
+    left = Stream().with_statistics(plan.statistics).joined(source, visits=FIT_VISITS)
+    return replace(solution, stream=left if plan.evidence is None else left.with_alpha(solution.alpha))
+
+
+def train_part(plan, source, options, backend, rng, start, stream):
+    """A call's part of a stream, with lr="auto" averaged. `options` are as given, `start` is the model so far."""
+    scaling, last, velocity, average = plan.scaling, start, stream.velocity, None
+    if options.lr == "auto":
+        last = _without_intercept(stream.last, options) or start
+        if stream.statistics is not None:
+            known = standard_scaling(stream.statistics, stream.statistics, source, options, backend)
+            start, last = (carried_over(p, known, scaling, stream.trust(source)) for p in (start, last))
+            velocity = carried_velocity(velocity, known, scaling)
+        average = Average(start and scaling.scale_parameters(*with_model_axis(start)), stream, source, plan.options)
+    share = stream.step_share(source, options, plan.options.batch_size)
+    if velocity is not None:
+        velocity = tuple(v / share for v in velocity)
+    solution = train(plan, backend, rng, last, velocity, None, EpochHooks(), average=average)
+    [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
+    left = stream.with_statistics(plan.statistics).joined(source)
+    left = replace(left, last=None, velocity=(coef * share, intercept * share))
+    if average is not None:
+        [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
+        left = replace(left, last=(coef, intercept))
+    if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
+        alpha = Evidence(plan, backend, left.total_weight).updated(solution.alpha, solution.coef, solution.intercept)
+        left = left.with_alpha(alpha)
+    return replace(solution, stream=left)
+
+
+def _without_intercept(parameters, options):
+    if parameters is None or options.fit_intercept:
+        return parameters
+    return parameters[0], np.zeros_like(parameters[1])
 
 
 def order_generator(options, epoch):
@@ -154,13 +183,18 @@ def penalties(options, unit, scale, dtype):
         )
 
 
-def run_epoch(source, backend, rng, step_sizes, batch_size):
-    """One pass over the source; returns each model's mean loss on the way, (n_models,)."""
+def run_epoch(source, backend, rng, step_sizes, batch_size, average=None):
+    """One pass over the source; returns each model's mean loss on the way, (n_models,). An `Average` is taken on the way."""
     total, done = 0.0, 0
     for block, order in source.epoch(rng):
-        n_batches = ceil_div(len(order), batch_size)
-        total = total + backend.run(block, order, step_sizes[:, done : done + n_batches])
-        done += n_batches
+        piece = len(order) if average is None else average.n_batches * batch_size
+        for first in range(0, len(order), piece):
+            rows = order[first : first + piece]
+            n_batches = ceil_div(len(rows), batch_size)
+            total = total + backend.run(block, rows, step_sizes[:, done : done + n_batches])
+            done += n_batches
+            if average is not None:
+                average.add(backend.parameters(), len(rows))
     return total / source.n_rows
 
 
@@ -169,8 +203,11 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None):
-    """Train for up to `options.max_iter` epochs; see `solve`. A `Monitor` sees whether the optimum is near."""
+def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, average=None):
+    """Train for up to `options.max_iter` epochs; see `solve`.
+
+    A `Monitor` sees whether the optimum is near; an `Average`, where there is one, is the model.
+    """
     source, options, scaling, unit, evidence = plan.source, plan.options, plan.scaling, plan.unit, plan.evidence
     dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
     start, velocity = with_model_axis(start), with_model_axis(velocity)
@@ -195,7 +232,8 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None):
     )
 
     def unscaled():
-        [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
+        parameters = backend.parameters() if average is None else average.value
+        [coef], [intercept] = scaling.unscale_parameters(*parameters)
         return coef, intercept
 
     def current():
@@ -209,7 +247,7 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None):
     for epoch in range(options.max_iter):
         hooks.begin(current)
         sizes, holds = schedule.sizes(epoch), schedule.holds(epoch)
-        [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size)
+        [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size, average)
         if not loss < DIVERGED:  # NaN included
             raise diverged(epoch, options.lr, scaling)
         if evidence is not None and evidence.is_due(epoch + 1):

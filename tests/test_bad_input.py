@@ -68,6 +68,7 @@ BAD_PARAMETERS = {
     "validation_fraction": ([*NUMBERS, True, 0, 0.0, 1.0, -0.1, 2], "number", "0", "1"),
     "class_weight": (["unbalanced", 2, [1, 2, 3], np.ones(3)], "balanced", "dict"),
     "warm_start": (FLAGS, "True", "False"),
+    "half_life": (["long", True, 0, -1.0, float("nan"), float("inf"), [10], 10**400], "None", "number", "> 0|positive"),
     "backend": (["cuda", None, 1], "openmp", "opencl"),
     "device": ([0, ["0:0"]], "None", "string"),
     "n_jobs": (["two", 1.5, True, 0], "integer", "0"),

@@ -107,7 +107,7 @@ def test_balanced_in_a_stream_counts_all_rows_so_far():
     balanced, by_hand = make(class_weight="balanced", **params), make(**params)
     for rows in (slice(0, 100), slice(100, 400)):
         each = (1 / np.bincount(y[: rows.stop]))[y[rows]]
-        each *= len(each) / each.sum()
+        each *= len(each) / each.sum()  # what the rows of a call stand for does not change
         balanced.partial_fit(X[rows], y[rows], classes=range(3))
         by_hand.partial_fit(X[rows], y[rows], classes=range(3), sample_weight=each)
     assert_allclose(balanced.coef_, by_hand.coef_, rtol=1e-9, atol=1e-13)
