@@ -143,8 +143,8 @@ def train_part(plan, source, options, backend, rng, start, stream):
         [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
         left = replace(left, last=(coef, intercept))
     if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
-        alpha = Evidence(plan, backend, left.total_weight).updated(solution.alpha, solution.coef, solution.intercept)
-        left = left.with_alpha(alpha)
+        told = Evidence(plan, backend, left.total_weight).updated(solution.alpha, solution.coef, solution.intercept)
+        left = left.with_alpha(np.sqrt(solution.alpha * told))  # half way: the model is still on its way
     return replace(solution, stream=left)
 
 
