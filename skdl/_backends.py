@@ -97,24 +97,26 @@ def moments(sum_weight, first, sums, extremes):
         return Statistics(float(sum_weight), first + mean, square - mean**2, *extremes)
 
 
-# The largest magnitude of a column of CSR, in mean magnitudes of what is not 0: of ordinary text it leaves all as it is, and
-# of a row a thousand times as long as the others hardly anything.
-LARGEST_MAGNITUDE = 4
+# The unit of a column of CSR is the mean of |x| where it is not 0, which one row hardly moves, times the share of such rows to
+# this power: rare features weigh less than one by one, as those of dense X do. Chosen on text; see benchmarks/README.md.
+FREQUENCY_POWER = 0.15
 # Values of a piece of rows that are made dense together.
 PIECE_VALUES = 2**18
 
 
 def csr_statistics(X, weight, rows):
-    """`Backend.statistics` of CSR: about 0, but for columns that are stored in all rows, which are as those of a dense X."""
+    """`Backend.statistics` of CSR: about 0, with the unit of a column and its negative for extremes; but columns that are stored
+    in all rows are as those of a dense X.
+    """
     sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
-    total = np.zeros((X.shape[1], 5))
+    total = np.zeros((X.shape[1], 4))
     weight = None if weight is None else weight.astype(np.float64)
     _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, weight, total)
-    square, magnitude, weight_of_others, largest, n_stored = total.T
+    square, magnitude, weight_of_others, n_stored = total.T
     with np.errstate(over="ignore", invalid="ignore"):
-        usual = LARGEST_MAGNITUDE * (magnitude / np.where(weight_of_others > 0, weight_of_others, 1))
-        largest = np.where(usual < largest, usual, largest)
-        statistics = Statistics(float(sum_weight), np.zeros(X.shape[1]), square / sum_weight, -largest, largest)
+        unit = magnitude / np.where(weight_of_others > 0, weight_of_others, 1)
+        unit *= (weight_of_others / sum_weight) ** FREQUENCY_POWER
+        statistics = Statistics(float(sum_weight), np.zeros(X.shape[1]), square / sum_weight, -unit, unit)
     full = np.flatnonzero(n_stored == len(rows))
     if len(full) > 0 and len(rows) > 1:
         for whole, part in zip(statistics[1:], _statistics_of_full(X, weight, rows, full)[1:], strict=True):

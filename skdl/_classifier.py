@@ -145,8 +145,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     is stable for the curvature seen in eight minibatches, or the largest that the noise of a minibatch allows if that is
     smaller, and it falls to 0.
 
-    CSR is divided by max |x|, or by four times the mean of |x| over its values that are not 0 if that is smaller, and is not
-    centred, which would make it dense. Only features that are stored in all rows, a year for example, are treated as those of
+    A column of CSR is divided by the mean of |x| over its values that are not 0, times the share of such values in it to the
+    power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for example, are treated as those of
     dense X; where there are any, the stored values are copied. So for a given `alpha` and ``standardize=False``, fits on CSR
     and on its dense copy reach the same optimum by different paths; with a numeric `lr` and ``alpha=0`` they give the same
     model. With a penalty, the proximal steps that a feature misses while it does not occur in CSR are taken at once when it

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from scipy.special import logsumexp
 
 from skdl import _softmax
 from skdl._products import SMALL_VECTORS, products
@@ -140,19 +141,31 @@ def residuals(logits, y):
     return z[:, -logits.shape[1] :]
 
 
+def margins(logits, y):
+    """The log odds of the class that a row has."""
+    if logits.shape[1] == 1:
+        return np.where(y == 1, logits[:, 0], -logits[:, 0])
+    rows = np.arange(len(y))
+    others = logits.copy()
+    others[rows, y] = -np.inf
+    return logits[rows, y] - logsumexp(others, axis=1)
+
+
 def slope(logits, y, weight, t=1.0):
     """The derivative by t of the mean loss of t times the logits."""
     return np.average((residuals(t * logits, y) * logits).sum(axis=1), weights=weight)
 
 
-def margin_factor(logits, y, weight, shares, untrained):
+def margin_factor(logits, y, weight, shares, untrained, n_rows):
     """What to multiply alpha by, 1 or less, to do justice to separable data, of which Gaussian evidence asks too much.
 
     Without row i its logits would be about `logits` + (z_i - y_i) share_i; see `Spectrum.shares`. If the loss of these were
     smallest for logits t times as large, t > 1, the penalty holds W' down by that factor. `untrained` is the part of the
-    slope by t for which a lack of training is the reason.
+    slope by t for which a lack of training is the reason. That all rows are right does not mean that the next one will be: as
+    in Laplace's rule of succession one more row is counted, on the wrong side as far as the mean row is on the right one.
     """
     left_out = logits + shares * residuals(logits, y)
+    untrained += max(0.0, np.average(margins(left_out, y), weights=weight)) / n_rows
     if slope(left_out, y, weight) + untrained >= 0:
         return 1.0
     low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
@@ -212,7 +225,7 @@ class Evidence:
         if not self._due and self._ends_with_margins:
             squared_norm = np.minimum(self._n_copies, 1) * self._squared_norm  # of one row, or of a part of one
             shares = self._spectrum.shares(squared_norm, curvature, strength, self._n_rows)
-            return alpha * margin_factor(logits, self._y, self._weight, shares, max(0.0, fall - growth))
+            return alpha * margin_factor(logits, self._y, self._weight, shares, max(0.0, fall - growth), self._n_rows)
         return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
 
 

@@ -579,10 +579,10 @@ def sparse_column_statistics(
     const index[::1] indptr,             # IN     (n_samples + 1,)
     const int64_t[::1] rows,             # IN     (n_rows,) the rows that count
     const double[::1] weight,            # IN     (n_samples,) or None
-    double[:, ::1] total,                # OUT    (n_features, 5) sum of w x^2, of w |x|, and of w where x is not 0; maximum
-                                         #        of |x|; number of stored x; zeros before
+    double[:, ::1] total,                # OUT    (n_features, 4) sum of w x^2, of w |x|, and of w where x is not 0; number of
+                                         #        stored x; zeros before
 ):
-    """Weighted sums and largest magnitude of the stored values of each column of CSR rows; NaN is kept."""
+    """Weighted sums of the stored values of each column of CSR rows; NaN is kept."""
     cdef int64_t i, row, e, j
     cdef double x, w, last_poll = skdl_seconds()
     cdef bint stopped = False
@@ -600,9 +600,7 @@ def sparse_column_statistics(
                 total[j, 1] += w * x
                 if x != 0:
                     total[j, 2] += w
-                if not x <= total[j, 3]:
-                    total[j, 3] = x
-                total[j, 4] += 1
+                total[j, 3] += 1
     raise_pending(stopped)
 
 

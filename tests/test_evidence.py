@@ -72,17 +72,20 @@ def test_margins():
     y, ones = rng.integers(0, 3, 200), np.ones(200)
     logits = 2.0 * np.eye(3)[y]
     # Every row is right without itself: as weak as may be.
-    assert_allclose(margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 0.0), 1 / LARGEST_FACTOR, rtol=0.01)
+    assert_allclose(margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 0.0, 1e9), 1 / LARGEST_FACTOR, rtol=0.01)
     # Every row is right by its own leverage only.
-    assert margin_factor(logits, y, ones, 50 * np.ones((200, 3)), 0.0) == 1
+    assert margin_factor(logits, y, ones, 50 * np.ones((200, 3)), 0.0, 1e9) == 1
     # The same, but all of the slope is a lack of training.
     untrained = -slope(logits, y, ones)
-    assert margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), untrained) == pytest.approx(1, abs=0.1)
+    assert margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), untrained, 1e9) == pytest.approx(1, abs=0.1)
+    # One row more, on the wrong side, counts the less the more rows there are.
+    few, many = (margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 0.0, n) for n in (10, 1000))
+    assert 1 / LARGEST_FACTOR < many < few / 10
     # Two classes, one logit.
     h = rng.normal(size=(20_000, 1)) * 2
     y = (rng.random(20_000) < 1 / (1 + np.exp(-h[:, 0]))).astype(int)
-    assert margin_factor(h, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0) == pytest.approx(1, abs=0.2)
-    half = margin_factor(h / 2, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0)
+    assert margin_factor(h, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0, 1e9) == pytest.approx(1, abs=0.2)
+    half = margin_factor(h / 2, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0, 1e9)
     assert half == pytest.approx(2**-5, rel=0.3)
 
 
