@@ -98,15 +98,16 @@ def moments(sum_weight, first, sums, extremes):
 
 
 # The unit of a column of CSR is the mean of |x| where it is not 0, which one row hardly moves, times the share of such rows to
-# this power: rare features weigh less than one by one, as those of dense X do. Chosen on text; see benchmarks/README.md.
+# this power: the rarer a feature, the larger its u, as with the standard deviation of a dense one. Chosen on text.
 FREQUENCY_POWER = 0.15
 # Values of a piece of rows that are made dense together.
 PIECE_VALUES = 2**18
 
 
 def csr_statistics(X, weight, rows):
-    """`Backend.statistics` of CSR: about 0, with the unit of a column and its negative for extremes; but columns that are stored
-    in all rows are as those of a dense X.
+    """`Backend.statistics` of CSR: about 0, with the unit of a column and its negative for extremes.
+
+    Those of columns that are stored in all rows are as those of a dense X.
     """
     sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
     total = np.zeros((X.shape[1], 4))
@@ -135,7 +136,8 @@ def _statistics_of_full(X, weight, rows, columns):
         low, high = np.minimum(low, values.min(axis=0)), np.maximum(high, values.max(axis=0))
         values -= first
         w = weight[start : start + n_piece, np.newaxis]
-        sums[0] += (w * values).sum(axis=0), (w * values**2).sum(axis=0)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite tells the caller so
+            sums[0] += (w * values).sum(axis=0), (w * values**2).sum(axis=0)
     return moments(weight.sum(), first, sums, (low, high))
 
 

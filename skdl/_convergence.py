@@ -172,6 +172,8 @@ class Monitor:
         options = self.options
         if options.lr_schedule == "constant" or options.tol == 0 or options.max_iter <= EPOCHS_PER_MEASUREMENT:
             return View.UNKNOWN
+        if options.l1_ratio > 0:  # the zeros of the optimum come long after its objective
+            return View.UNKNOWN
         if noisy:
             parameters = self.backend.parameters()
             total = self.total or (0.0, 0.0)

@@ -94,13 +94,13 @@ def coordinates(source, options, backend, stream):
     def standard(here):
         """The `Statistics` of all rows so far, given those of the source, and the `Scaling`."""
         known = here if stream is None else stream.with_statistics(here).statistics
-        return known, standard_scaling(known, here, source, options, backend)
+        return known, standard_scaling(known, of_all, source, options, backend)
 
     def centred(scaling):
         return source.centred(scaling.mean) if source.is_sparse and scaling.mean.any() else source
 
-    here, length = source.statistics(backend), None
-    known, scaling = standard(here)
+    here = of_all = source.statistics(backend)
+    length, (known, scaling) = None, standard(here)
     if may_hold_long_rows(source, scaling, known):
         length = lengths(centred(scaling), scaling)
         is_long = long_rows(length)

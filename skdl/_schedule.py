@@ -35,7 +35,8 @@ class Schedule:
         self.n_epochs, self.fall_from = options.max_iter, 0
         half = options.max_iter // 2
         if options.lr_schedule != "constant" and (
-            options.early_stopping or (options.may_hold and options.tol > 0 and half >= EPOCHS_PER_MEASUREMENT)
+            options.early_stopping
+            or (options.may_hold and options.tol > 0 and options.l1_ratio == 0 and half >= EPOCHS_PER_MEASUREMENT)
         ):
             self.fall_from = half
 

@@ -42,7 +42,7 @@ from skdl._validation import check_model
 # model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps
 # Epochs for each of the last proximal steps on all rows that a penalty with L1 gets, from benchmarks/l1_zeros.py.
-EPOCHS_PER_SETTLING = 20
+EPOCHS_PER_SETTLING = 10
 
 
 @dataclass
@@ -302,7 +302,7 @@ def settled(solution, plan, backend):
         batch_size=source.n_rows,
     )
     step = np.array([[options.lr / (2 * (1 + options.momentum))]])
-    for _ in range(ceil_div(len(solution.history.loss_curve), EPOCHS_PER_SETTLING)):
+    for _ in range(ceil_div(options.max_iter, EPOCHS_PER_SETTLING)):
         for block, rows in source.blocks():
             backend.run(block, rows, step)
     [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())

@@ -15,7 +15,7 @@ from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skdl import SoftmaxRegressionClassifier, _sampling, _sgd
+from skdl import SoftmaxRegressionClassifier, _plan, _sampling
 from skdl._backends import get_backend
 from skdl._data import InMemory
 from skdl._parameters import check
@@ -237,7 +237,7 @@ def test_a_column_that_only_long_rows_lack():
     with pytest.warns(UserWarning, match=LONG):
         model = fitted().fit(sparse.csr_array(X), y)
     source = InMemory(sparse.csr_array(X), y)
-    source, _, scaling, _ = _sgd.coordinates(source, check(model), get_backend("openmp")(source, 1), None)
+    source, _, scaling, _ = _plan.coordinates(source, check(model), get_backend("openmp")(source, 1), None)
     assert not scaling.mean.any()
     assert source.block.X[1, -1] == X[1, -1]
 
