@@ -54,7 +54,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     momentum : float in [0, 1), default=0.9
         Heavy ball: V := momentum V + G; W := W - lr V.
     alpha : "auto" or float, default="auto"
-        Strength of the penalty. "auto" follows the scale of the features and the number of classes; see Notes.
+        Strength of the penalty. "auto" learns it from the data while it trains; see Notes.
     l1_ratio : float in [0, 1], default=0.0
         Share of the L1 norm in the penalty: 0 is L2, 1 is L1, anything between is the elastic net. L1 gives exact zeros; with
         ``lr="auto"``, `fit` ends with a few proximal steps on all rows, so that they are those of the optimum.
@@ -126,10 +126,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     lr_ : float
         The step size of the first update; with ``lr="auto"`` in the scaled coordinates.
     alpha_ : float
-        The strength of the penalty that was used.
+        The strength of the penalty; with ``alpha="auto"`` the last one.
     scale_ : ndarray of shape (n_features,)
-        float64; the unit r of each feature in the penalty: the geometric mean of max |x - mean| and the standard deviation,
-        or max |x| for CSR. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs the
+        float64; the unit r of each feature in the penalty: the geometric mean of max |x - mean| and the standard deviation;
+        for CSR, see Notes. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs the
         features' statistics (a numeric `lr` with ``alpha=0``).
 
     See Also
@@ -142,8 +142,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     What ``lr="auto"`` does. One pass over X gives the mean, extremes and variance of each feature. SGD then runs in the
     coordinates u = (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
     the kernels: X is neither copied nor changed, and the objective is the same for every `lr`. The step is the largest that
-    is stable for the curvature seen in eight minibatches, or the largest that the noise of a minibatch allows if that is
-    smaller, and it falls to 0.
+    is stable [1]_ for the curvature [2]_ seen in eight minibatches, or the largest that the noise of a minibatch allows if
+    that is smaller, and it falls to 0.
 
     A column of CSR is divided by the mean of |x| over its values that are not 0, times the share of such values in it to the
     power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for example, are treated as those of
@@ -154,48 +154,60 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     No few rows set the step. Where sample weight times sqrt(|u|^2 + 1) is uneven, and an epoch has several minibatches, an
     epoch with ``shuffle=True`` draws as many rows as there are, in proportion to it (four fifths; one fifth is the same for
-    all rows), and divides the weight of a row by its share: the objective stays, the noise falls [5]_, [6]_. Some rows then
+    all rows), and divides the weight of a row by its share: the objective stays, the noise falls [3]_, [4]_. Some rows then
     come several times in an epoch, others not in each. A row that is more than five times as long as three quarters of the
     rows has no say in mean and r, and its weight is reduced where its leverage, |u|^2, is more than a hundredth of that of
-    all others [7]_: a warning tells. Even data are visited as ever, each row once.
+    all others [5]_: a warning tells. Even data are visited as ever, each row once.
 
-    What ``alpha="auto"`` does. A penalty that suits pixels in [0, 1] is 65,000 times too weak for the same pixels in
-    0..255, and one that suits word counts is a hundred times too strong for tf-idf. So the strength follows the data: the
-    curvature of the penalty in the scaled coordinates is a fixed share of the curvature of the loss for k equally frequent
-    classes: ``alpha_ = 5e-5 * (1/k) * (1 - 1/k) * q.sum() / np.average(1 / r, weights=q**2)**2``, with q the mean square of
-    each scaled feature, and with 7e-5 for CSR. Where scales differ widely the smallest decide, so that no feature is
-    penalised away. SVMlight sets its C by the mean squared norm of the rows in the same spirit [4]_. Since CSR is scaled
-    differently, its alpha_ differs from that of the dense copy. The statistics are those of ``lr="auto"``; with a numeric
-    `lr` they cost one extra pass over X.
+    What ``alpha="auto"`` does. Pixels in 0..255 and in [0, 1], word counts and tf-idf, 100 rows and 100,000 all need penalties
+    of different strength, so the data choose it. The strength to begin with is a small share of the curvature of the loss at
+    W = 0: ``(5e-5 + 0.1 / n) * (1/k) * (1 - 1/k) * square.sum()`` for k classes and ``standardize=True``, with n the sum of
+    the sample weights and square the mean of u^2 of each feature. It is then updated up to six times while the step is
+    large, by the evidence [6]_: alpha becomes the number of coefficients that the data determine, divided by n and by the
+    sum of the squares of ``W_j r_j``. That number follows from the probabilities that the model gives and from the
+    eigenvalues of the mean of u u^T over a sample of the rows. A model that has hardly been trained says nothing yet, and
+    alpha stays.
+
+    The evidence asks for too strong a penalty where the classes are separable. So the last update leaves out one row at a
+    time, by a formula [7]_, and weakens the penalty as far as these rows are predicted better with larger coefficients. With
+    ``l1_ratio=1``, every coefficient that is not 0 counts as determined [8]_, and no rows are left out. Short fits have
+    fewer updates: none with ``max_iter=1``, and with 2 only one, by the evidence. CSR is scaled in another way, so its
+    `alpha_` is not that of the dense copy. With a numeric `lr` the statistics of the features cost one extra pass over X.
+
+    In a stream, `alpha_` begins likewise. Once it has been updated, the precision ``n * alpha_`` of the coefficients stays
+    while rows come, so `alpha_` falls as 1 / n. A call of 256 rows or more updates it if the total weight of the rows is at
+    least twice that of the last update, and goes half way to what the evidence says, since the model is still on its way.
+    After a `fit` the stream goes on from its `alpha_`.
 
     What ``lr="auto"`` does in a stream. The step of `partial_fit` falls as the inverse square root of the rows seen, and
-    `coef_` is the polynomial-decay average of SGD's positions [8]_, in which early ones soon count nothing: at any moment
-    about what one epoch of `fit` gives that knew where the stream ends. `half_life` bounds the rows that count in both. A step on few rows
-    is the share that they would have in a minibatch of `batch_size`; the first minibatches are smaller, since early on many
-    updates are worth more than smooth ones. Mean and scale are revised with each call. A column that turns out to reach much
-    further than before keeps its coefficient in the scaled coordinates, as in normalised online learning [9]_, so that a first
-    call with constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics and its rows, each as
-    ten rows of a stream, so that a few further rows hardly move its model.
+    `coef_` is the polynomial-decay average of SGD's positions [9]_, in which early ones soon count nothing: at any moment
+    about what one epoch of `fit` gives that knew where the stream ends. `half_life` bounds the rows that count in both. A
+    step on few rows is the share that they would have in a minibatch of `batch_size`; the first minibatches are smaller,
+    since early on many updates are worth more than smooth ones. Mean and scale are revised with each call. A column that
+    turns out to reach much further than before keeps its coefficient in the scaled coordinates, as in normalised online
+    learning [10]_, so that a first call with constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics
+    and its rows, each as ten rows of a stream, so that a few further rows hardly move its model.
 
     Computation is in float64 for float64 input, else in float32; an OpenCL device without float64 warns and uses float32.
 
     References
     ----------
-    .. [1] J. Z. Kolter and T. Chen, "Deep Learning Systems", Carnegie Mellon University, lecture 2, https://dlsyscourse.org
-    .. [2] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Computational
+    .. [1] B. T. Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Computational
        Mathematics and Mathematical Physics 4 (5), 1964.
-    .. [3] D. Boehning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
+    .. [2] D. Boehning, "Multinomial logistic regression algorithm", Annals of the Institute of Statistical Mathematics
        44 (1), 1992.
-    .. [4] T. Joachims, "Making large-scale SVM learning practical", in Advances in Kernel Methods, MIT Press, 1999.
-    .. [5] D. Needell, N. Srebro and R. Ward, "Stochastic gradient descent, weighted sampling, and the randomized Kaczmarz
+    .. [3] D. Needell, N. Srebro and R. Ward, "Stochastic gradient descent, weighted sampling, and the randomized Kaczmarz
        algorithm", NeurIPS 2014.
-    .. [6] P. Zhao and T. Zhang, "Stochastic optimization with importance sampling for regularized loss minimization",
+    .. [4] P. Zhao and T. Zhang, "Stochastic optimization with importance sampling for regularized loss minimization",
        ICML 2015.
-    .. [7] R. J. Carroll and S. Pederson, "On robustness in the logistic regression model", Journal of the Royal Statistical
+    .. [5] R. J. Carroll and S. Pederson, "On robustness in the logistic regression model", Journal of the Royal Statistical
        Society B 55 (3), 1993.
-    .. [8] O. Shamir and T. Zhang, "Stochastic gradient descent for non-smooth optimization: convergence results and optimal
+    .. [6] D. J. C. MacKay, "The evidence framework applied to classification networks", Neural Computation 4 (5), 1992.
+    .. [7] T. Jaakkola and D. Haussler, "Probabilistic kernel regression models", AISTATS 1999.
+    .. [8] H. Zou, T. Hastie and R. Tibshirani, "On the degrees of freedom of the lasso", Annals of Statistics 35 (5), 2007.
+    .. [9] O. Shamir and T. Zhang, "Stochastic gradient descent for non-smooth optimization: convergence results and optimal
        averaging schemes", ICML 2013.
-    .. [9] S. Ross, P. Mineiro and J. Langford, "Normalized online learning", UAI 2013.
+    .. [10] S. Ross, P. Mineiro and J. Langford, "Normalized online learning", UAI 2013.
 
     Examples
     --------
@@ -349,8 +361,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
         Calls may have one row or many, and may follow a `fit`, whose rows then count among those seen so far. With
         ``lr="auto"`` the model is the average of where SGD goes; see Notes. A numeric `lr` gives plain textbook steps of
-        constant size, and the model is where they end. ``lr="auto"`` and ``alpha="auto"`` follow the statistics of the latest
-        half of the rows at least, ``class_weight="balanced"`` the class totals of all. `half_life` forgets old rows.
+        constant size, and the model is where they end. Mean and scale of the features are those of the latest half of the rows
+        at least, and ``class_weight="balanced"`` follows the class totals of all. `half_life` forgets old rows.
 
         Sample weights count across calls: a call's steps are weighed by the mean of its weights over the mean of those of all
         rows so far, its own included.
