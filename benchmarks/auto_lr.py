@@ -6,10 +6,11 @@ small   iris, wine, breast cancer, digits, raw and standardised: F, test error, 
         tolerance (2 % of the optimum, or 0.005 where that is below 0.1), over splits
 images  MNIST and Fashion-MNIST as bytes, in [0, 1] and standardised: the defaults, max_iter=2, and what a linearly falling
         step makes of as many epochs and of one more, over seeds
-cost    what the statistics of the features and the estimate of the step take, against one epoch
+cost    what the statistics of the features, the estimate of the step and the updates of alpha take, against one epoch
 
-The objective is that of alpha="auto", the optimum's too. Optima are computed once, by L-BFGS, and kept in
-benchmarks/.cache: some minutes for each kind of images.
+The objective is LogisticRegression's on the features as they are, that of standardize=False, with the alpha that
+alpha="auto" finds there; all else is default. Optima are computed once, by L-BFGS, and kept in benchmarks/.cache: some
+minutes for each kind of images.
 """
 
 import argparse
@@ -40,8 +41,13 @@ from _data import (
 from _machine import header
 from sklearn.exceptions import ConvergenceWarning
 
-from skdl import SoftmaxRegressionClassifier, _sgd
+from skdl import SoftmaxRegressionClassifier, _plan, _sgd
 from skdl._data import InMemory
+from skdl._evidence import Evidence
+
+
+def raw_model(**settings):
+    return SoftmaxRegressionClassifier(standardize=False, **settings)
 
 
 def table_small(args):
@@ -52,7 +58,8 @@ def table_small(args):
             rows = []
             for seed in range(args.seeds):
                 X, X_test, y, y_test = small(name, scaling, seed)
-                model = SoftmaxRegressionClassifier(random_state=seed).fit(X, y)
+                alpha = raw_model(random_state=seed).fit(X, y).alpha_
+                model = raw_model(alpha=alpha, random_state=seed).fit(X, y)
                 best = optimum(X, y, model.alpha_, name=cache_name(name, scaling, seed))
                 found = model.coef_, model.intercept_
                 f, f_best = (objective(X, y, *parameters, model.alpha_) for parameters in (found, best))
@@ -73,7 +80,7 @@ def table_images(args):
     for name in installed_images():
         for scaling in ("raw", "[0, 1]", "standardised"):
             X, X_test, y, y_test = images(name, scaling)
-            alpha = SoftmaxRegressionClassifier(max_iter=1).fit(X, y).alpha_
+            alpha = raw_model(random_state=0).fit(X, y).alpha_
             best = optimum(X, y, alpha, name=cache_name(name, scaling))
             f_best, H = objective(X, y, *best, alpha), logits(X_test, *best)
             title = f"{TITLES[name]} {scaling} {X.dtype}"
@@ -85,7 +92,7 @@ def table_images(args):
             for settings in (dict(max_iter=2), {}, dict(max_iter=6, **linear), dict(max_iter=7, **linear)):
                 rows = []
                 for seed in range(args.image_seeds):
-                    model = SoftmaxRegressionClassifier(random_state=seed, **settings).fit(X, y)
+                    model = raw_model(alpha=alpha, random_state=seed, **settings).fit(X, y)
                     H = logits(X_test, model.coef_, model.intercept_)
                     f = objective(X, y, model.coef_, model.intercept_, alpha)
                     rows.append([f, log_loss(H, y_test), error(H, y_test)])
@@ -103,13 +110,16 @@ class Stopwatch:
 
     PARTS = (
         ("statistics", InMemory, "statistics"),
-        ("step", _sgd.Scaling, "from_statistics"),
-        ("step", _sgd, "auto_lr"),
+        ("step", _plan.Scaling, "from_statistics"),
+        ("step", _plan, "evenly_drawn"),
+        ("step", _plan, "auto_lr"),
+        ("penalty", _plan, "Evidence"),
+        ("penalty", Evidence, "updated"),
         ("epochs", _sgd, "run_epoch"),
     )
 
     def __init__(self):
-        self.seconds = dict.fromkeys(("statistics", "step", "epochs"), 0.0)
+        self.seconds = dict.fromkeys(("statistics", "step", "penalty", "epochs"), 0.0)
 
     def _timed(self, part, function):
         def call(*args, **kwargs):
@@ -122,7 +132,7 @@ class Stopwatch:
         return call
 
     def fit(self, X, y):
-        """Seconds of statistics, step, one epoch, and all that is not in those (validation, labels, copies)."""
+        """Seconds of statistics, step, penalty, one epoch, and all that is not in those (validation, labels, copies)."""
         patches = [
             patch.object(owner, name, self._timed(part, getattr(owner, name))) for part, owner, name in self.PARTS
         ]
@@ -135,14 +145,14 @@ class Stopwatch:
             total = time.perf_counter() - start
             for p in patches:
                 p.stop()
-        parts = list(self.seconds.values())
-        return [*parts[:2], parts[2] / model.n_iter_, total - sum(parts)]
+        *parts, epochs = self.seconds.values()
+        return [*parts, epochs / model.n_iter_, total - sum(parts) - epochs]
 
 
 def table_cost(args):
     print(f"\nCost in milliseconds, median of {args.repeats} fits of 4 epochs, data sets alternated")
-    print("share: (statistics + step) / epoch; rest: everything of the fit but statistics, step and epochs")
-    print(f"{'data':34}{'statistics':>11}{'step':>9}{'epoch':>9}{'share':>8}{'rest':>9}")
+    print("share: (statistics + step + penalty) / epoch; rest: everything of the fit but those and the epochs")
+    print(f"{'data':34}{'statistics':>11}{'step':>9}{'penalty':>9}{'epoch':>9}{'share':>8}{'rest':>9}")
     X, _, y, _ = images("mnist", "raw")
     digits, _, digit, _ = small("digits", "raw", 0)
     counts, topic = text_counts()
@@ -158,9 +168,9 @@ def table_cost(args):
         for name, data in sets.items():
             times[name].append(Stopwatch().fit(*data))
     for name, rows in times.items():
-        statistics, step, epoch, rest = (1000 * median(column) for column in zip(*rows[1:], strict=True))
-        share = (statistics + step) / epoch
-        print(f"{name:34}{statistics:11.2f}{step:9.2f}{epoch:9.2f}{share:8.2f}{rest:9.2f}")
+        statistics, step, penalty, epoch, rest = (1000 * median(column) for column in zip(*rows[1:], strict=True))
+        share = (statistics + step + penalty) / epoch
+        print(f"{name:34}{statistics:11.2f}{step:9.2f}{penalty:9.2f}{epoch:9.2f}{share:8.2f}{rest:9.2f}")
 
 
 TABLES = {"small": table_small, "images": table_images, "cost": table_cost}

@@ -1,9 +1,10 @@
-"""Objective and test log-loss against epochs and seconds: skdl's defaults and what people use now.
+"""Objective and test log-loss against epochs and seconds: skdl and what people use now.
 
     python benchmarks/convergence.py [mnist] [fashion] [digits] [--budget 20] [--repeats 3] [--rows N] [--out DIR]
 
-All minimise the same F (cross-entropy + alpha / 2 ||W||^2 with the alpha_ of alpha="auto") on pixels in [0, 1] (MNIST,
-Fashion-MNIST: float32) or as they are (digits: float64), threads as each library sets them. What a point is:
+All minimise the same F (cross-entropy + alpha / 2 ||W||^2, that of standardize=False, with the alpha_ that alpha="auto"
+finds there) on pixels in [0, 1] (MNIST, Fashion-MNIST: float32) or as they are (digits: float64), threads as each library
+sets them. What a point is:
 
 skdl         one complete fit with max_iter = 1, 2, 3, 5, ... epochs, all else default: its step falls to 0 at the end
 textbook     W := W - lr G: skdl with numeric lr, momentum 0, constant step, batch 128; complete fits likewise
@@ -58,7 +59,7 @@ COARSE = [1, 2, 5, 10, 20, 40, 80, 160, 320, 640, 1280]  # where every point is 
 SMALL_FACTOR = 6  # an epoch of digits is 11 updates, one of MNIST 469: so many times the epochs there, and the repeats
 # Name, colour, line style, marker of each contender, in the order of the legend.
 STYLES = {
-    "skdl": ("skdl, defaults", "#c8553d", "-", "o"),
+    "skdl": ("skdl, default step", "#c8553d", "-", "o"),
     "textbook": ("textbook step, best lr", "#e3a587", "-", "o"),
     "adam": ("PyTorch Adam, defaults", "#3b6ea5", "--", "s"),
     "adam best": ("PyTorch Adam, best lr", "#3b6ea5", "-", "s"),
@@ -103,7 +104,7 @@ def one_run(epoch, parameters, epochs, budget):
 
 def skdl(data, epochs, budget, lr=None, seed=0):
     def make(n):
-        return SoftmaxRegressionClassifier(max_iter=n, random_state=seed)
+        return SoftmaxRegressionClassifier(max_iter=n, alpha=data.alpha, standardize=False, random_state=seed)
 
     return complete_fits(make, data, epochs, budget)
 
@@ -113,6 +114,7 @@ def textbook(data, epochs, budget, lr=None, seed=0):
         return SoftmaxRegressionClassifier(
             max_iter=n,
             alpha=data.alpha,
+            standardize=False,
             lr=lr,
             momentum=0.0,
             lr_schedule="constant",
@@ -188,7 +190,7 @@ CONTENDERS = {
 
 
 class Data:
-    """A data set, the optimum of the default objective (alpha="auto"), and the measures of parameters on it."""
+    """A data set, an alpha, the optimum of the objective with it, and the measures of parameters on it."""
 
     def __init__(self, name, n_rows):
         self.name = name
@@ -197,7 +199,7 @@ class Data:
         if n_rows and n_rows < len(self.y):
             self.X, self.y, key = self.X[:n_rows].copy(), self.y[:n_rows], f"{key}-{n_rows}-rows"
         self.classes = np.unique(self.y)
-        self.alpha = SoftmaxRegressionClassifier(max_iter=1).fit(self.X, self.y).alpha_
+        self.alpha = SoftmaxRegressionClassifier(standardize=False, random_state=0).fit(self.X, self.y).alpha_
         self.best = optimum(self.X, self.y, self.alpha, name=key)
         self.best_f, self.best_loss, self.best_error = self.measure(*self.best)
         self.target = 1.01 * self.best_loss
