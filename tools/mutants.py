@@ -215,7 +215,8 @@ MUTANTS = [
     ("draws with the weights of the rows", DATA, "self.weight / (self.n_rows * share)", "self.weight"),
     ("the noise of rows as they are not drawn", SAMPLING, "(square / (len(share) * share)).mean()", "square.mean()"),
     ("the step of rows as they are not drawn", DATA, "X, _, weight = self._drawn_block", "X, _, weight = self.block"),
-    ("rows of CSR are never centred", PLAN, "source.is_sparse or here.mean != 0)", "source.is_sparse)"),
+    ("a column that a long row lacks is centred", PLAN, "standard_scaling(known, of_all_rows,", "standard_scaling(known, here,"),
+    ("columns of CSR are never centred", PLAN, "source.is_sparse or here.mean != 0)", "source.is_sparse)"),
     # ---- how far the optimum is
     ("a short minibatch counts as a full one", CONVERGENCE, "gradient + size * (velocity - before)",
      "gradient + batch_size * (velocity - before)"),
