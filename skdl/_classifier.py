@@ -70,18 +70,18 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         Whether to visit the rows in a new random order in each epoch; with ``lr="auto"``, rows of much weight or length more
         often than others (see Notes).
     tol : float, default=1e-4
-        A fit ends where its objective is estimated to be less than `tol` above the optimum, which is looked at every 60 epochs
-        or more seldom; 0 makes all epochs. With a constant step, whose schedule is the textbook's, `tol` is the smallest
-        decrease of the loss that counts as an improvement.
+        A fit ends once its objective is estimated to be less than `tol` above the optimum. That is measured every 60 epochs
+        or less often; with 0 all epochs are made. With a constant step, whose schedule is the textbook's, `tol` is the
+        smallest decrease of the loss that counts as an improvement.
     n_iter_no_change : int, default=5
         With a constant step, stop after this many epochs without an improvement of at least `tol`, in the validation loss with
         `early_stopping`. With a falling one and `early_stopping`, the fewest epochs whose mean validation loss is compared with
         that of as many before.
     early_stopping : bool, default=False
         Whether a validation set decides when to stop. The step holds while the mean validation loss over 300 updates or more
-        still falls by `tol`, then it falls as `lr_schedule` says, and of the last epochs, whose step is below a tenth of the
-        first, the weights of the best are kept: larger steps leave noise in the weights, and the best of many is the best by
-        chance. With a constant step those of the best of all epochs are kept.
+        still falls by `tol`; then it falls as `lr_schedule` says. Kept are the coefficients of the best of the last epochs,
+        whose step is below a tenth of the first: larger steps leave noise in them, and the best of many is the best by
+        chance. With a constant step the best of all epochs is kept.
     validation_fraction : float in (0, 1), default=0.1
         Share of the rows held out for validation, stratified where there are enough, if `fit` is given no `X_val`.
     class_weight : dict, "balanced" or None, default=None
@@ -157,7 +157,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     all rows), and divides the weight of a row by its share: the objective stays, the noise falls [3]_, [4]_. Some rows then
     come several times in an epoch, others not in each. A row that is more than five times as long as three quarters of the
     rows has no say in mean and r, and its weight is reduced where its leverage, |u|^2, is more than a hundredth of that of
-    all others [5]_: a warning tells. Even data are visited as ever, each row once.
+    all others [5]_: a warning says so. Even data are visited as ever, each row once.
 
     What ``alpha="auto"`` does. Pixels in 0..255 and in [0, 1], word counts and tf-idf, 100 rows and 100,000 all need penalties
     of different strength, so the data choose it. The strength to begin with is a small share of the curvature of the loss at
@@ -181,7 +181,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     What ``lr="auto"`` does in a stream. The step of `partial_fit` falls as the inverse square root of the rows seen, and
     `coef_` is the polynomial-decay average of SGD's positions [9]_, in which early ones soon count nothing: at any moment
-    about what one epoch of `fit` gives that knew where the stream ends. `half_life` bounds the rows that count in both. A
+    about as good as one epoch of a `fit` that knows where the stream ends. `half_life` bounds the rows that count in both. A
     step on few rows is the share that they would have in a minibatch of `batch_size`; the first minibatches are smaller,
     since early on many updates are worth more than smooth ones. Mean and scale are revised with each call. A column that
     turns out to reach much further than before keeps its coefficient in the scaled coordinates, as in normalised online
@@ -300,7 +300,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         -----
         ConvergenceWarning
             If the objective is more than 5 % of the optimum and more than 0.005 above the optimum, as estimated from its
-            gradient and curvature. Large data after less than 20 epochs are judged by the number of updates and the loss
+            gradient and curvature. Large data after fewer than 20 epochs are judged by the number of updates and the loss
             alone. There is none with `early_stopping`, or where a callback has stopped the fit.
         """
         options = check(self)
