@@ -146,10 +146,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     that is smaller, and it falls to 0.
 
     A column of CSR is divided by the mean of |x| over its values that are not 0, times the share of such values in it to the
-    power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for example, are treated as those of
-    dense X; where there are any, the stored values are copied. So for a given `alpha` and ``standardize=False``, fits on CSR
-    and on its dense copy reach the same optimum by different paths; with a numeric `lr` and ``alpha=0`` they give the same
-    model. With a penalty, the proximal steps that a feature misses while it does not occur in CSR are taken at once when it
+    power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for example,
+    are treated as those of dense X; where there are any, the stored values are copied. So for a given `alpha` and
+    ``standardize=False``, fits on CSR and on its dense copy reach the same optimum by different paths; with a numeric `lr`
+    and ``alpha=0`` they give the same model. With a penalty, the proximal steps that a feature misses while it does not occur in CSR are taken at once when it
     next does.
 
     No few rows set the step. Where sample weight times sqrt(|u|^2 + 1) is uneven, and an epoch has several minibatches, an
