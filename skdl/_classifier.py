@@ -149,8 +149,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for example,
     are treated as those of dense X; where there are any, the stored values are copied. So for a given `alpha` and
     ``standardize=False``, fits on CSR and on its dense copy reach the same optimum by different paths; with a numeric `lr`
-    and ``alpha=0`` they give the same model. With a penalty, the proximal steps that a feature misses while it does not occur in CSR are taken at once when it
-    next does.
+    and ``alpha=0`` they give the same model. With a penalty, the proximal steps that a feature misses while it does not occur
+    in CSR are taken at once when it next does.
 
     No few rows set the step. Where sample weight times sqrt(|u|^2 + 1) is uneven, and an epoch has several minibatches, an
     epoch with ``shuffle=True`` draws as many rows as there are, in proportion to it (four fifths; one fifth is the same for

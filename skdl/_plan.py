@@ -63,9 +63,8 @@ def make_plan(source, options, backend, stream):
         total_weight = source.total_weight + (0 if stream is None else stream.total_weight)
         alpha = initial_alpha(standard, q, total_weight, _softmax.n_classes(backend.n_outputs))
         if stream is not None and stream.alpha is not None:
-            alpha = stream.alpha * (
-                stream.alpha_weight / total_weight
-            )  # the precision n alpha of the coefficients stays
+            # The precision n alpha of the coefficients stays.
+            alpha = stream.alpha * (stream.alpha_weight / total_weight)
     has_evidence = options.alpha == "auto" and alpha > 0 and stream is None
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
     plan = Plan(options, drawn, scaling, unit, statistics, standard, seen)

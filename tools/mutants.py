@@ -251,7 +251,7 @@ MUTANTS = [
     ("a far row counts whatever came before", STREAM, "max(2.0, (self.n_visits / (TRUSTED_VISITS * source.n_rows)) ** 2)",
      "2.0"),
     ("rows of a fit count as those of a stream", SGD, "visits=FIT_VISITS", "visits=1"),
-    ("alpha stays while rows come", PLAN, "stream.alpha_weight / total_weight", "1.0"),
+    ("alpha stays while rows come", PLAN, "(stream.alpha_weight / total_weight)", "1.0"),
     ("alpha of a stream stays as it began", STREAM, "return self.total_weight >= 2 * self.alpha_weight", "return False"),
     ("alpha of a stream goes all the way", SGD, "left.with_alpha(np.sqrt(solution.alpha * told))", "left.with_alpha(told)"),
     ("velocity goes on in other coordinates", SGD, "scaling.unscale_gradient(*backend.velocity())", "backend.velocity()"),
