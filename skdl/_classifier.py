@@ -306,6 +306,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         options = check(self)
         with self._unchanged_on_error():
             X, y_given = _validation.validate_training(self, X, y, reset=True)
+            features = self._features()
             classes, y = _validation.number_labels(y_given)
             start = None
             if options.warm_start and hasattr(self, "coef_"):
@@ -347,12 +348,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             for name in ("validation_loss_curve_", "validation_scores_"):
                 vars(self).pop(name, None)
             solution.stream = solution.stream.with_classes(totals)
-            self._store(solution, classes)
-            self.n_iter_ = len(history.loss_curve)
-            self.loss_curve_ = history.loss_curve
+            of_epochs = {"n_iter_": len(history.loss_curve), "loss_curve_": history.loss_curve}
             if held_out is not None:
-                self.validation_loss_curve_ = history.validation_loss_curve
-                self.validation_scores_ = history.validation_scores
+                of_epochs["validation_loss_curve_"] = history.validation_loss_curve
+                of_epochs["validation_scores_"] = history.validation_scores
+            self._store(solution, classes, features, of_epochs)
             hooks.close()
         return self
 
@@ -392,6 +392,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         classes = _validation.classes_of_stream(classes, None if first else self.classes_)
         with self._unchanged_on_error():
             X, y = _validation.validate_training(self, X, y, reset=first)
+            features = self._features()
             check_classification_targets(y)
             y = _validation.encode_labels(y, classes, "y")
             weight = _validation.check_weight(sample_weight, len(y))
@@ -409,16 +410,27 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 start=None if first else (self.coef_, self.intercept_),
                 stream=stream,
             )
-            self._store(solution, classes)
-            self.n_iter_ = n_iter + 1
-            self.loss_curve_ = [*getattr(self, "loss_curve_", []), *solution.history.loss_curve]
+            curve = [*getattr(self, "loss_curve_", []), *solution.history.loss_curve]
+            self._store(solution, classes, features, {"n_iter_": n_iter + 1, "loss_curve_": curve})
         return self
 
-    def _store(self, solution, classes):
-        self.classes_ = classes
-        self.coef_, self.intercept_ = solution.coef, solution.intercept
-        self.lr_, self.alpha_, self.scale_ = solution.lr, solution.alpha, solution.unit
-        self._stream = solution.stream.to_dict()
+    def _features(self):
+        """What validation has set."""
+        return {name: vars(self)[name] for name in ("n_features_in_", "feature_names_in_") if name in vars(self)}
+
+    def _store(self, solution, classes, features, of_epochs):
+        """Set all fitted attributes at once: fits in several threads may end in any order, but a model is of one of them."""
+        vars(self).update(
+            classes_=classes,
+            coef_=solution.coef,
+            intercept_=solution.intercept,
+            lr_=solution.lr,
+            alpha_=solution.alpha,
+            scale_=solution.unit,
+            _stream=solution.stream.to_dict(),
+            **features,
+            **of_epochs,
+        )
 
     @contextmanager
     def _unchanged_on_error(self):

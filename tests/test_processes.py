@@ -3,8 +3,10 @@
 import json
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from threading import Event
 
 import _helpers
 import joblib
@@ -15,7 +17,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from skdl import _kernels
+from skdl import _classifier, _kernels
 from skdl.openmp import _memory, _threads
 
 pytestmark = [
@@ -175,6 +177,26 @@ def test_fits_at_once_leave_the_threads_of_blas_alone():
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="BLAS has one thread on one core")
+def test_fits_of_one_estimator_at_once_leave_one_model(monkeypatch):
+    clf, other_is_done, solve = make(), Event(), _classifier.solve
+
+    def solve_late(source, *args, **kwargs):
+        if source.n_features == 3:
+            assert other_is_done.wait(60)
+        return solve(source, *args, **kwargs)
+
+    monkeypatch.setattr(_classifier, "solve", solve_late)
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(clf.fit, X[:30, :3], Y[:30])
+        while not hasattr(clf, "n_features_in_"):
+            time.sleep(0.01)
+        clf.fit(X[:40, :5], Y[:40] % 2)
+        other_is_done.set()
+        late.result()
+    assert (clf.n_features_in_, clf.coef_.shape, len(clf.classes_)) == (3, (10, 3), 10)
+    assert clf.predict(X[:5, :3]).shape == (5,)
+
+
 def test_no_bit_depends_on_the_threads_of_blas():
     program = """
         X, y = make_classification(100, 20_000, n_informative=50, random_state=0)
