@@ -17,8 +17,10 @@ FAR, FAR_ABSOLUTE = 0.05, 0.005
 # An objective that is less than this share of it above its optimum is near: what a falling step still brings is enough.
 NEAR = 0.005
 # Steps of conjugate gradients, on the way and at the end. Each is a pass over the rows, and so is the gradient. A pass is paid
-# for by EPOCHS_OF_PASS epochs, or it is cheap anyway: a millisecond or so for this many numbers of X times outputs.
-STEPS_ON_THE_WAY, STEPS_AT_THE_END, CHEAP, EPOCHS_OF_PASS = 2, 5, 2**25, 20
+# for by EPOCHS_OF_PASS epochs, or it is cheap anyway: a millisecond or so for this many numbers of X times outputs, of dense
+# X and of CSR.
+STEPS_ON_THE_WAY, STEPS_AT_THE_END, EPOCHS_OF_PASS = 2, 5, 20
+CHEAP, CHEAP_SPARSE = 2**25, 2**22
 EPOCHS_PER_MEASUREMENT = EPOCHS_OF_PASS * (1 + STEPS_ON_THE_WAY)
 # Otherwise: with fewer updates than these a fit is short of the optimum. From benchmarks/honesty.py, like the next two.
 ENOUGH_UPDATES = 600
@@ -199,7 +201,7 @@ class Monitor:
         ended = f"Training ended after {n_epochs} epoch{'s' * (n_epochs > 1)} with a loss of "
         n_numbers = self.source.n_rows * (1 + self.source.row_values) * self.backend.n_outputs
         n_passes = 1 + STEPS_AT_THE_END
-        if n_numbers > CHEAP:
+        if n_numbers > (CHEAP_SPARSE if self.source.is_sparse else CHEAP):
             n_passes = min(n_passes, n_epochs // EPOCHS_OF_PASS)
         if n_passes > 0:
             gap = self.measure(alpha, coef, intercept, n_passes - 1)
