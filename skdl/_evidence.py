@@ -25,7 +25,7 @@ SMALL, PROBES, STEPS = 64, 4, 8
 # How much faster the loss may fall with the size of a model than the penalty grows, if the model counts as trained.
 UNTRAINED = 2
 # On separable data the norm of W' grows about as alpha to the power -1/5; how far an update may go.
-SEPARABLE_POWER, LARGEST_FACTOR = 5, 1000.0
+SEPARABLE_POWER, LARGEST_FACTOR = 5, 100.0
 
 
 def initial_alpha(scaling, q, n_rows, n_classes):
