@@ -190,7 +190,6 @@ class Evidence:
         self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
         rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
-        self._n_copies = self._weight * (self._n_rows / source.n_rows)
         self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
         self._predict = backend.predictor(source.X, rows)
 
@@ -223,8 +222,8 @@ class Evidence:
         z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
         if not self._due and self._ends_with_margins:
-            squared_norm = np.minimum(self._n_copies, 1) * self._squared_norm  # of one row, or of a part of one
-            shares = self._spectrum.shares(squared_norm, curvature, strength, self._n_rows)
+            # Of a row of any weight one is left out: a weight of 2 is two rows.
+            shares = self._spectrum.shares(self._squared_norm, curvature, strength, self._n_rows)
             return alpha * margin_factor(logits, self._y, self._weight, shares, max(0.0, fall - growth), self._n_rows)
         return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
 
