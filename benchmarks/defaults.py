@@ -68,7 +68,7 @@ def mean_of(rows, column, n_splits):
 def report_suite(out):
     ours, peers = read_csv(RESULTS), [row for row in known_peers() if row["peer"] == "LogisticRegressionCV"]
     versions = sorted({row["version"] for row in ours})
-    table, ratios, worst = [], {}, {}
+    table, ratios, raised, worst = [], {}, {}, {}
     for data in SETS:
         peer = [row for row in peers if row["data"] == data.name]
         losses = [
@@ -81,6 +81,7 @@ def report_suite(out):
         for version, loss in zip(versions, losses, strict=True):
             if np.isfinite(loss):
                 ratios[data.name, version] = loss / best
+                raised[data.name, version] = (loss + NO_DIFFERENCE) / (best + NO_DIFFERENCE)
                 worst[data.name, version] = loss / best if loss - best > NO_DIFFERENCE else min(loss / best, 1.0)
         line = {"set": data.name, "kind": data.kind, "use": data.use, "LogisticRegressionCV": f"{best:.4f}"}
         line |= {f"skdl {version}": f"{loss:.4f}" for version, loss in zip(versions, losses, strict=True)}
@@ -91,9 +92,10 @@ def report_suite(out):
     for use in ("choose", "report"):
         for version in versions:
             names = [data.name for data in SETS if data.use == use and (data.name, version) in ratios]
-            mean = np.exp(np.mean([np.log(ratios[name, version]) for name in names]))
+            means = [np.exp(np.mean([np.log(r[name, version]) for name in names])) for r in (ratios, raised)]
             name = max(names, key=lambda name: worst[name, version])
-            summary.append({"sets": f"{use} ({len(names)})", "version": version, "geometric mean": f"{mean:.3f}",
+            summary.append({"sets": f"{use} ({len(names)})", "version": version, "geometric mean": f"{means[0]:.3f}",
+                            "of losses + .01": f"{means[1]:.3f}",
                             "worst": f"{worst[name, version]:.3f}", "which": name})  # fmt: skip
     markdown(summary)
     draw(out / "defaults.png", ratios, versions)

@@ -19,9 +19,9 @@ SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 # Updates come early, while the step is long: at so many times this share of the epochs.
 UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.03, 0.1
 # Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
-SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**17, 2**17, 256, 8192
+SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
-SMALL, PROBES, STEPS = 64, 4, 8
+SMALL, PROBES, STEPS = 64, 4, 10
 # How much faster the loss may fall with the size of a model than the penalty grows, if the model counts as trained.
 UNTRAINED = 2
 # On separable data the norm of W' grows about as alpha to the power -1/5; how far an update may go.
