@@ -316,9 +316,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             totals = _validation.class_totals(weight, y, classes)
             weight = _validation.combined_weight(options.class_weight, weight, y, classes)
             rows = _validation.used_rows(weight, len(y))
+            _validation.check_classes_left(y[rows], len(classes), "sample_weight and class_weight leave")
             held_out = _validation.validate_held_out(self, X_val, y_val, sample_weight_val, classes)
             if options.early_stopping and held_out is None:
                 rows, rows_val = _validation.hold_out(rows, y, options.validation_fraction, options.random_state)
+                reason = f"validation_fraction={options.validation_fraction:g} leaves"
+                _validation.check_classes_left(y[rows], len(classes), reason)
                 held_out = X, y[rows_val], None if weight is None else weight[rows_val], rows_val
             if not options.shuffle:
                 _validation.warn_of_sorted_rows(y[rows], len(classes), options.batch_size)

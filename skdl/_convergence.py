@@ -156,6 +156,7 @@ class Monitor:
 
     def __init__(self, plan, backend):
         self.source, self.backend, self.options, self.scaling = plan.seen, backend, plan.options, plan.scaling
+        self.alpha_is_auto = plan.evidence is not None
         self.n_epochs, self.next_look = 0, EPOCHS_PER_MEASUREMENT
         self.n_added, self.total = 0, None
         self.gauge, self.make_gauge = None, partial(Gauge, plan, backend)
@@ -227,11 +228,13 @@ class Monitor:
                 return f"{too_large} Choose a smaller lr, or lr='auto'."
             return f"{too_large} Raise batch_size, or max_iter to {more}."
         usual_alpha = 0.0 if self.gauge is None else self.gauge.usual_alpha
-        if n_epochs >= enough and alpha < SMALL_ALPHA * usual_alpha:
+        if n_epochs >= enough and alpha < SMALL_ALPHA * usual_alpha and not self.alpha_is_auto:
             return (
                 f"With alpha={alpha:.3g} the optimum is far away. Raise alpha (alpha='auto' begins with {usual_alpha:.2g}), or "
                 f"max_iter to {more}."
             )
+        if options.lr_schedule == "constant" and n_epochs < options.max_iter:
+            return "The step is constant and the loss has ceased to fall: use lr_schedule='cosine'."
         if self.scaling.is_identity:
             return f"Raise max_iter to {more}, or use lr='auto'."
         return f"Raise max_iter to {more}."

@@ -22,8 +22,9 @@ UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.03, 0.1
 SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
 SMALL, PROBES, STEPS = 64, 4, 10
-# How much faster the loss may fall with the size of a model than the penalty grows, if the model counts as trained.
-UNTRAINED = 2
+# How much faster the loss may fall with the size of a model than the penalty grows, if the model counts as trained, with L2
+# alone and with L1, from whose zeros no model returns.
+UNTRAINED, UNTRAINED_L1 = 10, 2
 # On separable data the norm of W' grows about as alpha to the power -1/5; how far an update may go.
 SEPARABLE_POWER, LARGEST_FACTOR = 5, 100.0
 
@@ -217,7 +218,8 @@ class Evidence:
         strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio
         growth = strength * (coef**2).sum() + l1_strength * abs(coef).sum()
         fall = -slope(logits, self._y, self._weight)
-        if growth == 0 or fall > UNTRAINED * growth:
+        untrained = UNTRAINED if self._l1_ratio == 0 else UNTRAINED_L1
+        if growth == 0 or fall > untrained * growth:
             return alpha
         z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
         curvature = np.average(z * (1 - z), axis=0, weights=self._weight)

@@ -116,8 +116,6 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if stream is not None:
         return train_part(plan, source, options, backend, rng, start, stream)
     solution = train(plan, backend, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan, backend))
-    if options.l1_ratio > 0 and solution.alpha > 0 and not plan.scaling.is_identity:
-        solution.coef, solution.intercept = settled(solution, plan, backend)
     left = Stream().with_statistics(plan.statistics).joined(source, visits=FIT_VISITS)
     return replace(solution, stream=left if plan.evidence is None else left.with_alpha(solution.alpha))
 
@@ -273,14 +271,16 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
     coef, intercept = unscaled()
     if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
         raise diverged(epoch, options.lr, scaling)
+    coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
+    if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
+        coef, intercept = settled(coef, intercept, options.alpha, plan, backend)
     advice = None
     if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
         advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
-    coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
     return Solution(coef, intercept, unit, options.lr, options.alpha, history, advice)
 
 
-def settled(solution, plan, backend):
+def settled(coef, intercept, alpha, plan, backend):
     """(coef, intercept) after proximal steps on all rows, with exact zeros where the optimum has them.
 
     The noise of minibatches takes coefficients off the zero to which their penalty holds them, and the last steps are too
@@ -289,9 +289,9 @@ def settled(solution, plan, backend):
     2 (1 + momentum) / L: it never raises the objective (Beck and Teboulle 2009).
     """
     options, scaling, source = plan.options, plan.scaling, plan.seen
-    l1, l2 = penalties(replace(options, alpha=solution.alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
+    l1, l2 = penalties(replace(options, alpha=alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
     backend.start(
-        scaling.scale_parameters(*with_model_axis((solution.coef, solution.intercept))),
+        scaling.scale_parameters(*with_model_axis((coef, intercept))),
         None,
         mean=scaling.mean,
         scale=scaling.scale,

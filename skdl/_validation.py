@@ -228,7 +228,7 @@ def number_labels(y):
     if len(classes) < 2:
         raise ValueError(
             "SoftmaxRegressionClassifier needs samples of at least 2 classes, but y contains only one class: "
-            f"{classes[0]!r}."
+            f"{classes.tolist()[0]!r}."
         )
     return classes, numbers
 
@@ -319,22 +319,22 @@ def class_totals(weight, y, classes):
 def combined_weight(class_weight, weight, y, classes, totals=None):
     """Weight (n_samples,) of each row, sample weight times class weight, or None where all are 1.
 
-    Class weights share the total of the sample weights out anew: a row's weight tells how many rows it stands for.
-    `totals` are those of each class that "balanced" makes even; None: those of these rows.
+    `totals` are the sample weights of each class, of a stream those so far; None: those of these rows. Class weights share
+    them out anew and leave their sum as it is: a row's weight tells how many rows it stands for.
     """
     if class_weight is not None:
+        totals = class_totals(weight, y, classes) if totals is None else totals
         if isinstance(class_weight, dict):
             of_class = _listed_class_weights(class_weight, classes)
         else:
-            totals = class_totals(weight, y, classes) if totals is None else totals
             of_class = np.divide(1.0, totals, out=np.zeros(len(classes)), where=totals > 0)
         with np.errstate(over="ignore"):
             combined = of_class[y] if weight is None else weight * of_class[y]
         _check_sum(combined, "class_weight times sample_weight")
-        used = combined > 0
+        used = (of_class > 0) & (totals > 0)
         if used.any():
-            total = used.sum() if weight is None else weight[used].sum()
-            combined *= total / combined.sum()
+            largest = of_class.max()
+            combined *= totals[used].sum() / largest / (totals * (of_class / largest))[used].sum()
         weight = combined
     if weight is not None and not weight.any():
         raise ValueError("sample_weight and class_weight give every row weight zero: at least one must be > 0.")
@@ -351,7 +351,13 @@ def _listed_class_weights(class_weight, classes):
     unknown = [label for label in class_weight if label not in labels]
     if unknown and any(label not in class_weight for label in labels):
         raise ValueError(f"class_weight has a weight for {unknown}, but the classes are {labels}.")
-    return of_class
+    return of_class.astype(np.float64)
+
+
+def check_classes_left(y, n_classes, reason):
+    """Raise ValueError where the rows in use have one class only, though there were more: `reason` is what took them."""
+    if n_classes > 1 and (y == y[0]).all():
+        raise ValueError(f"{reason} rows of one class only to train on: SoftmaxRegressionClassifier needs at least 2.")
 
 
 def used_rows(weight, n_samples):
@@ -385,6 +391,10 @@ def validate_held_out(estimator, X_val, y_val, sample_weight_val, classes):
 def hold_out(rows, y, validation_fraction, random_state):
     """Rows to train on and rows held out for validation, stratified unless there are too few rows for that."""
     n_held_out = int(np.ceil(validation_fraction * len(rows)))
+    if n_held_out >= len(rows):
+        raise ValueError(
+            f"validation_fraction={validation_fraction:g} of {len(rows)} rows leaves none to train on: choose a smaller one."
+        )
     counts = np.unique(y[rows], return_counts=True)[1]
     stratifies = counts.min() >= 2 and len(counts) <= min(n_held_out, len(rows) - n_held_out)
     rows, held_out = train_test_split(

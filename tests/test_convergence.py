@@ -245,3 +245,10 @@ def test_early_stopping_saves_epochs_where_the_optimum_overfits():
     clf.set_params(early_stopping=True).fit(X, y, X_val=X_val, y_val=y_val)
     losses.append(log_loss(y_val, clf.predict_proba(X_val)))
     assert clf.n_iter_ < 0.7 * epochs and losses[1] < losses[0]
+
+
+def test_zeros_of_l1_are_at_the_optimum():
+    rng = np.random.default_rng(1)
+    W, X = rng.normal(size=(8, 3)), rng.normal(size=(1000, 8))
+    y = (X @ W + rng.gumbel(size=(1000, 3))).argmax(axis=1)
+    assert words(make(l1_ratio=1, max_iter="auto"), X, y) is None

@@ -141,3 +141,11 @@ def test_weights_are_rows():
     assert_allclose(weighted.alpha_, repeated.alpha_, rtol=1e-7)
     doubled = make(max_iter=1).fit(X, y, sample_weight=np.full(100, 2.0))
     assert doubled.alpha_ < make(max_iter=1).fit(X, y).alpha_
+
+
+def test_many_classes_of_few_rows():
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(100), 20)
+    X = rng.normal(size=(100, 20))[y] + rng.normal(size=(2000, 20))
+    loss, model = held_out_loss(X, y)
+    assert loss < min(held_out_loss(X, y, alpha=alpha)[0] for alpha in (model.alpha_ / 30, model.alpha_ * 30)) - 0.1

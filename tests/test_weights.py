@@ -79,7 +79,8 @@ def test_class_weight_dict_is_a_sample_weight():
     weighted *= weight[weighted > 0].sum() / weighted.sum()
     clf = make(class_weight=of_class)
     same_model(clf.fit(X, LABELS), make().fit(X, LABELS, sample_weight=each))
-    same_model(clf.fit(X, LABELS, sample_weight=weight), make().fit(X, LABELS, sample_weight=weighted))
+    by_class, by_row = clf.fit(X, LABELS, sample_weight=weight), make().fit(X, LABELS, sample_weight=weighted)
+    assert_allclose(by_class.coef_, by_row.coef_, rtol=1e-9, atol=1e-13)
     first = make(class_weight=of_class).partial_fit(X, LABELS, classes=range(10))
     same_model(first, make().partial_fit(X, LABELS, classes=range(10), sample_weight=each))
 
@@ -107,8 +108,38 @@ def test_balanced_in_a_stream_counts_all_rows_so_far():
     balanced, by_hand = make(class_weight="balanced", **params), make(**params)
     for rows in (slice(0, 100), slice(100, 400)):
         each = (1 / np.bincount(y[: rows.stop]))[y[rows]]
-        each *= len(each) / each.sum()  # what the rows of a call stand for does not change
+        each *= rows.stop / 3  # what all rows so far stand for does not change
         balanced.partial_fit(X[rows], y[rows], classes=range(3))
         by_hand.partial_fit(X[rows], y[rows], classes=range(3), sample_weight=each)
     assert_allclose(balanced.coef_, by_hand.coef_, rtol=1e-9, atol=1e-13)
     assert not np.allclose(balanced.coef_, make(**params).partial_fit(X, y, classes=range(3)).coef_, rtol=1e-3)
+
+
+@pytest.mark.parametrize("class_weight", [{0: 1, 1: 50}, "balanced"])
+@pytest.mark.parametrize("size", [1, 10, 500])
+def test_class_weights_count_in_calls_of_any_size(class_weight, size):
+    rng = np.random.default_rng(0)
+    y = (rng.random(500) < 0.1).astype(int)
+    X = rng.normal(size=(500, 5)) + 0.5 * y[:, np.newaxis]
+
+    def mean_probability(**params):
+        model = make(**params)
+        for i in range(0, 500, size):
+            model.partial_fit(X[i : i + size], y[i : i + size], classes=[0, 1])
+        return model.predict_proba(X)[:, 1].mean()
+
+    assert mean_probability() < 0.15 < 0.2 < mean_probability(class_weight=class_weight)
+
+
+@pytest.mark.parametrize(
+    ("params", "weights", "reason"),
+    [
+        ({"early_stopping": True}, None, "validation_fraction=0.1 leaves"),
+        ({"early_stopping": True, "validation_fraction": 0.99}, None, "leaves none to train on"),
+        ({}, [1, 0], "sample_weight and class_weight leave rows of one class only"),
+        ({"class_weight": {1: 0}}, None, "sample_weight and class_weight leave rows of one class only"),
+    ],
+)
+def test_one_class_that_is_left(params, weights, reason):
+    with pytest.raises(ValueError, match=reason):
+        make(**params).fit([[0.0], [1.0]], [0, 1], sample_weight=weights)
