@@ -180,11 +180,13 @@ def report_grids():
         if data.kind == "text":
             X, X_test, y, y_test = next(data.splits())
             loss, error = score(default_fit(X, y), X_test, y_test)
+            raw_loss, raw_error = score(default_fit(X, y, standardize=False), X_test, y_test)
             peers = [row for row in known_peers() if row["data"] == data.name and row["peer"] != "LogisticRegressionCV"]
             best, least = (min(peers, key=lambda row: float(row[by])) for by in ("log_loss", "error"))
-            rows.append({"set": data.name, "log-loss": f"{loss:.4f}", "best": f"{float(best['log_loss']):.4f}",
-                         "of": f"{best['peer']}({best['parameter']})", "ratio": f"{loss / float(best['log_loss']):.3f}",
-                         "error %": f"{error:.2f}", "least": f"{float(least['error']):.2f}",
+            rows.append({"set": data.name, "log-loss": f"{loss:.4f}", "standardize=False": f"{raw_loss:.4f}",
+                         "best": f"{float(best['log_loss']):.4f}", "of": f"{best['peer']}({best['parameter']})",
+                         "ratio": f"{loss / float(best['log_loss']):.3f}", "error %": f"{error:.2f}",
+                         "s.=False": f"{raw_error:.2f}", "least": f"{float(least['error']):.2f}",
                          "by": f"{least['peer']}({least['parameter']})"})  # fmt: skip
     markdown(rows)
 

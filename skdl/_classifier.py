@@ -63,7 +63,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
     standardize : bool, default=True
         Whether the penalty acts on the coefficients of the features in the solver's units, ``W_j r_j`` with r = `scale_`, so
         that predictions do not depend on the unit of any column, and `alpha` is comparable between data sets. False: on
-        `coef_` itself, which is the objective of LogisticRegression on the features as they are.
+        `coef_` itself, which is the objective of LogisticRegression on the features as they are; better where their units mean
+        something, as the weights of tf-idf do.
     fit_intercept : bool, default=True
         Whether to fit an intercept. Without one, ``lr="auto"`` scales the features but does not centre them.
     shuffle : bool, default=True
