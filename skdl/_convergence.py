@@ -144,8 +144,7 @@ class Gauge:
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), CURVATURE_ROWS)).astype(int)]
         _, _, weight = self.source.block
         [logits] = self.backend.predictor(self.source.X, rows)((coef[np.newaxis], intercept[np.newaxis]))
-        z = _softmax.probabilities(logits.astype(np.float64))[:, -self.backend.n_outputs :]
-        return np.average(z * (1 - z), axis=0, weights=None if weight is None else weight[rows])
+        return _softmax.mean_curvature(logits.astype(np.float64), None if weight is None else weight[rows])
 
 
 class Monitor:

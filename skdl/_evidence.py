@@ -221,8 +221,7 @@ class Evidence:
         untrained = UNTRAINED if self._l1_ratio == 0 else UNTRAINED_L1
         if growth == 0 or fall > untrained * growth:
             return alpha
-        z = _softmax.probabilities(logits)[:, -logits.shape[1] :]
-        curvature = np.average(z * (1 - z), axis=0, weights=self._weight)
+        curvature = _softmax.mean_curvature(logits, self._weight)
         if not self._due and self._ends_with_margins:
             # Of a row of any weight one is left out: a weight of 2 is two rows.
             shares = self._spectrum.shares(self._squared_norm, curvature, strength, self._n_rows)

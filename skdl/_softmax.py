@@ -22,6 +22,12 @@ def curvature_bound(n_outputs):
     return 0.25 if n_outputs == 1 else 0.5
 
 
+def mean_curvature(logits, weight):
+    """The mean of z (1 - z) of each output, (n_outputs,): the loss's second derivative along its logit."""
+    z = probabilities(logits)[:, -logits.shape[1] :]
+    return np.average(z * (1 - z), axis=0, weights=weight)
+
+
 def decision_values(logits):
     """Logits in scikit-learn's shape, (n_rows,) for two classes."""
     return logits[:, 0] if logits.shape[1] == 1 else logits
