@@ -46,13 +46,13 @@ class PlainEpochs:
         self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1),
                            fit_intercept=True, batch_size=batch_size)  # fmt: skip
         self.block, self.order, self.rng = source.block, source.rows, np.random.default_rng(0)
-        self.steps = np.full((1, ceil_div(source.n_rows, batch_size)), 1e-6)
+        self.steps = np.full((1, 1, ceil_div(source.n_rows, batch_size)), 1e-6)
 
     def shuffle(self):
         self.rng.shuffle(self.order)
 
     def run(self):
-        self.backend.run(self.block, self.order, self.steps)
+        self.backend.run(self.block, self.order[np.newaxis], self.steps)
 
 
 def markdown(rows):

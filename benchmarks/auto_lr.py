@@ -115,7 +115,7 @@ class Stopwatch:
         ("step", _plan, "auto_lr"),
         ("penalty", _plan, "Evidence"),
         ("penalty", Evidence, "updated"),
-        ("epochs", _sgd, "run_epoch"),
+        ("epochs", _sgd, "run_epochs"),
     )
 
     def __init__(self):

@@ -111,10 +111,10 @@ class Ours:
         self.backend, self.block = get_backend(name)(source, n_outputs, device=device), source.block
         self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1), fit_intercept=True,
                            batch_size=batch_size)  # fmt: skip
-        self.step_sizes = np.full((1, ceil_div(X.shape[0], batch_size)), 1e-6)
+        self.step_sizes = np.full((1, 1, ceil_div(X.shape[0], batch_size)), 1e-6)
 
     def epoch(self, order):
-        self.backend.run(self.block, order, self.step_sizes)
+        self.backend.run(self.block, order[np.newaxis], self.step_sizes)
 
 
 class Torch:

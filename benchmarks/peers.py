@@ -19,18 +19,14 @@ was there of it, and peers.png.
 """
 
 import argparse
-import multiprocessing
-import sys
 import time
-import warnings
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from _contenders import measure, number, report
 from _data import images, one_hot
 from _machine import Roofline, header
-from _timing import PlainEpochs, alternated, markdown, read_csv, seconds, write_csv
+from _timing import PlainEpochs, read_csv, seconds, write_csv
 from auto_lr import Stopwatch
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import log_loss
@@ -372,76 +368,6 @@ def predict_one(args):
 
 
 TABLES = {f.__name__: f for f in (epoch, fit, course, overhead, probe, sparse, sparse_fit, predict, predict_one)}
-NEEDS = {"PyTorch": "torch", "scikit-learn-intelex": "sklearnex", "cyanure": "cyanure"}
-
-
-# ---- running them
-
-
-def work(pipe, table, name, args):
-    """The process of a contender."""
-    warnings.simplefilter("ignore")  # fits are cut short on purpose
-    clock, note = TABLES[table](args)[name]()
-    pipe.send("ready")
-    while pipe.recv() == "run":
-        pipe.send(clock())
-    pipe.send(note())
-
-
-def measure(table, args):
-    """The rows of a table."""
-    context = multiprocessing.get_context("spawn")
-    pipes, processes, clocks = {}, [], {}
-    for name in TABLES[table](args):
-        module = NEEDS.get(name.split()[0].rstrip(","))
-        if module and find_spec(module) is None:
-            print(f"({name} is left out: {module} is not installed)")
-            continue
-        pipes[name], theirs = context.Pipe()
-        processes.append(context.Process(target=work, args=(theirs, table, name, args)))
-        processes[-1].start()
-        theirs.close()
-        pipes[name].recv()  # while one prepares, nothing else runs
-        print(f"   {name}: ready", file=sys.stderr, flush=True)
-
-        def clock(pipe=pipes[name]):
-            pipe.send("run")
-            return pipe.recv()
-
-        clocks[name] = clock
-    times = alternated(clocks, args.rounds)
-    reference = {}
-    for name, taken in times.items():
-        group = name.partition(":")[0] if ":" in name else ""
-        reference.setdefault(group, median(taken))
-        pipes[name].send("note")
-        yield {
-            "table": table, "contender": name, "ms": 1e3 * median(taken), "fastest": 1e3 * min(taken),
-            "slowest": 1e3 * max(taken), "runs": len(taken), "ratio": median(taken) / reference[group],
-            "note": pipes[name].recv(),
-        }  # fmt: skip
-    for process in processes:
-        process.join()
-
-
-def number(x):
-    """Three digits or more."""
-    return f"{x:,.{2 if x < 10 else 1 if x < 100 else 0}f}"
-
-
-def report(rows):
-    def shown(r):
-        return {
-            "contender": r["contender"], "median": f"{number(r['ms'])} ms",
-            "range": f"{number(r['fastest'])} – {number(r['slowest'])}", "runs": str(r["runs"]),
-            "ratio": f"{number(r['ratio'])} x", "note": r["note"],
-        }  # fmt: skip
-
-    table = [shown(r) for r in rows]
-    if not any(r["note"] for r in rows):
-        for line in table:
-            del line["note"]
-    markdown(table)
 
 
 def draw(rows, path):
@@ -495,7 +421,7 @@ def main():
     for name in args.only:
         print(f"\n{TABLES[name].__doc__}", flush=True)
         start = time.perf_counter()
-        found = list(measure(name, args))
+        found = list(measure(TABLES[name], args))
         report(found)
         print(f"({name}: {time.perf_counter() - start:.0f} s in all)", flush=True)
         rows += found

@@ -51,9 +51,9 @@ class Backend(Protocol):
         """Go on with these penalties, None where there was none, as `start` takes them."""
 
     def run(self, block, order, step_sizes):
-        """One pass over the rows `order` (n_rows,) int64 of a block in minibatches, with step_sizes (n_models, n_batches).
+        """Epochs over a block in minibatches: order (n_epochs, n_rows) int64, step_sizes (n_models, n_epochs, n_batches).
 
-        Returns (n_models,) float64: the sum over the rows of weight times loss, taken on the way.
+        Returns (n_models, n_epochs) float64: the sum over the rows of weight times loss, taken on the way.
         """
 
     def parameters(self):

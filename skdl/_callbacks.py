@@ -12,6 +12,8 @@ class CallbackHooks(EpochHooks):
 
     def __init__(self, estimator, n_epochs, fitted, **data):
         self.estimator, self.fitted, self.data = estimator, fitted, data
+        # Without callbacks nobody is called: the attribute is scikit-learn's own, whatever its name.
+        self.watches = any(value for name, value in vars(estimator).items() if "callbacks" in name)
         self.fit_context = estimator._init_callback_context(max_subtasks=n_epochs)
         self.fit_context.call_on_fit_task_begin(estimator=estimator, **data)
 
@@ -25,13 +27,15 @@ class CallbackHooks(EpochHooks):
         return attributes
 
     def begin(self, current):
+        if not self.watches:
+            return
         self.context = self.fit_context.subcontext(task_name="epoch")
         self.context.call_on_fit_task_begin(
             estimator=self.estimator, reconstruction_attributes=self._attributes(current), **self.data
         )
 
     def end(self, current):
-        return self.context.call_on_fit_task_end(
+        return self.watches and self.context.call_on_fit_task_end(
             estimator=self.estimator, reconstruction_attributes=self._attributes(current), **self.data
         )
 

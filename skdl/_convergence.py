@@ -132,7 +132,7 @@ class Gauge:
             for rows in (order[:n_even], order[n_even:]):  # a gradient is the mean of its minibatch
                 if len(rows):
                     size = min(batch_size, len(rows))
-                    [loss] = self.backend.run(block, rows, np.zeros((1, ceil_div(len(rows), size))))
+                    [[loss]] = self.backend.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
                     [coef], [intercept] = self.backend.velocity()
                     velocity = np.column_stack((coef, intercept)).astype(np.float64)
                     total, gradient, before = total + loss, gradient + size * (velocity - before), velocity
@@ -160,27 +160,37 @@ class Monitor:
         self.n_added, self.total = 0, None
         self.gauge, self.make_gauge = None, partial(Gauge, plan, backend)
 
+    @property
+    def epochs_to_look(self):
+        """Number of epochs until the next measurement."""
+        return np.inf if self.is_blind else self.next_look - self.n_epochs
+
     def measure(self, alpha, coef, intercept, n_steps):
         with np.errstate(all="ignore"):  # where numbers overflow the excess is not finite, and nothing is said
             self.gauge = self.gauge or self.make_gauge()
             return self.gauge.measure(alpha, coef, intercept, n_steps)
 
-    def look(self, alpha, *, noisy, begin):
-        """What is seen of the optimum after this epoch.
+    @property
+    def is_blind(self):
+        """Whether nothing will be seen of the optimum on the way."""
+        options = self.options
+        if options.lr_schedule == "constant" or options.tol == 0 or options.max_iter <= EPOCHS_PER_MEASUREMENT:
+            return True
+        return options.l1_ratio > 0  # the zeros of the optimum come long after its objective
+
+    def look(self, alpha, n_epochs, *, noisy, begin):
+        """What is seen of the optimum after another n_epochs.
 
         Where noise keeps the parameters from it, their mean over the epochs since the last measurement is looked at (Polyak
         and Juditsky 1992), and where that is at the optimum, training goes over to it.
         """
-        options = self.options
-        if options.lr_schedule == "constant" or options.tol == 0 or options.max_iter <= EPOCHS_PER_MEASUREMENT:
-            return View.UNKNOWN
-        if options.l1_ratio > 0:  # the zeros of the optimum come long after its objective
+        if self.is_blind:
             return View.UNKNOWN
         if noisy:
             parameters = self.backend.parameters()
             total = self.total or (0.0, 0.0)
             self.n_added, self.total = self.n_added + 1, [t + p for t, p in zip(total, parameters, strict=True)]
-        self.n_epochs += 1
+        self.n_epochs += n_epochs
         if self.n_epochs < self.next_look:
             return View.UNKNOWN
         self.next_look += max(EPOCHS_PER_MEASUREMENT, self.next_look // 2)
@@ -189,7 +199,7 @@ class Monitor:
         self.n_added, self.total = 0, None
         [coef], [intercept] = self.scaling.unscale_parameters(*seen)
         gap = self.measure(alpha, coef, intercept, STEPS_ON_THE_WAY)
-        at_optimum = gap.excess < options.tol
+        at_optimum = gap.excess < self.options.tol
         begin(seen if at_optimum else before, velocity)
         if at_optimum:
             return View.AT_OPTIMUM

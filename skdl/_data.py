@@ -114,12 +114,18 @@ class InMemory:
         """The blocks, each with its rows, which come once and in order."""
         yield self.block, self.rows
 
-    def epoch(self, rng):
-        """The blocks of one epoch, each with the order of its rows; `rng` shuffles it anew, None leaves it as it is."""
-        if self._share is not None:
-            self._order = self.rows[systematic_draws(self._share, rng)]
-        elif self._order is None:
-            self._order = self.rows.copy()
-        if rng is not None:
-            rng.shuffle(self._order)
-        yield self._drawn_block, self._order
+    def epochs(self, rng, n_epochs):
+        """The blocks of some epochs, each with the order of its rows in these (n_epochs, n_rows).
+
+        `rng` shuffles it anew for each, None leaves it as it is.
+        """
+        orders = np.empty((n_epochs, self.n_rows), dtype=np.int64)
+        for order in orders:
+            if self._share is not None:
+                self._order = self.rows[systematic_draws(self._share, rng)]
+            elif self._order is None:
+                self._order = self.rows.copy()
+            if rng is not None:
+                rng.shuffle(self._order)
+            order[:] = self._order
+        yield self._drawn_block, orders

@@ -201,9 +201,10 @@ class Evidence:
         self._ends_with_margins = len(self._due) > 1 and self._l1_ratio < 1
         return max(self._due, default=0)
 
-    def is_due(self, n_epochs):
-        """Whether alpha should be updated after so many epochs."""
-        return n_epochs in self._due
+    @property
+    def next_due(self):
+        """The number of epochs after which alpha should be updated; infinity after the last update."""
+        return self._due[0] if self._due else np.inf
 
     def updated(self, alpha, coef, intercept):
         """alpha after its next update; the parameters are those for x, (n_outputs, n_features) and (n_outputs,).

@@ -16,7 +16,10 @@ CSR data: a thread owns some of the outputs, in the parameters of every feature.
 features up to date before 1, and in 3 it adds to their velocity; rows are shared in 2. Each sum runs in one order that
 depends on the shapes alone, so every number of threads gives the same bits.
 
-Where an epoch or a prediction takes long, thread 0 looks ten times a second whether the user wants to stop (Ctrl-C).
+Threads wait for each other several times a minibatch, and where others hold a core, one that waits for its turn there makes
+all wait for milliseconds. So thread 0 looks whether the waits cost more than the threads bring (`Pace`); if they do, it goes
+on alone for a while and then tries again. Where an epoch or a prediction takes long, it also looks ten times a second whether
+the user wants to stop (Ctrl-C).
 """
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
@@ -118,9 +121,10 @@ cdef extern from "_microkernels.h" nogil:
     ctypedef struct skdl_barrier:
         int stop
 
-    bint skdl_wait(skdl_barrier*, int n_threads)
-    void skdl_stop(skdl_barrier*)
-    bint skdl_stopped(const skdl_barrier*)
+    const int SKDL_STOP, SKDL_LEAVE
+    int skdl_wait(skdl_barrier*, int n_threads, double* waited)
+    void skdl_ask(skdl_barrier*, int stop)
+    int skdl_asked(const skdl_barrier*)
     int skdl_n_isas()
     const skdl_kernels* skdl_select_isa(int isa, int is_double)
 
@@ -282,15 +286,39 @@ cdef const skdl_kernels* select_kernels(int isa, dtype, other_dtype=None) except
 
 # ---- threads
 
+# What the threads of this process have lately brought and cost in epochs, as seen by thread 0: seconds in which it worked, and
+# in which it waited for long. And until when it works alone, and for how long it does.
+cdef struct Pace:
+    double worked, waited, alone_until, alone
+
+# Waits count from this many seconds in all, a small part of the time for which a neighbour holds a core. Threads cost more
+# than they bring where the others make one wait for longer than WORTH of the time that each of them would save it: alone it
+# also has more of its core. They work apart for SOLO_PER_LOSS times the loss, so that trying costs a small share, and for twice
+# as long when the next try fails; at most for LONGEST_SOLO seconds.
+cdef double LOSS = 1e-3, WORTH = 0.5, SOLO_PER_LOSS = 50, LONGEST_SOLO = 1.0
+# Seconds after which what was seen is forgotten.
+cdef double MEMORY = 0.05
+
+# Written with the GIL held, since fits in several Python threads share it.
+cdef Pace process_pace = Pace(0, 0, 0, 0)
+
+
 # A thread of a parallel region.
 cdef struct Worker:
     skdl_barrier* barrier
-    int thread, n_threads
-    double last_poll
+    int thread, n_threads, asked
+    double began, waited, last_poll
 
 
 cdef inline Worker this_worker(skdl_barrier* barrier) noexcept nogil:
-    return Worker(barrier, omp_get_thread_num(), omp_get_num_threads(), skdl_seconds())
+    cdef double now = skdl_seconds()
+    return Worker(barrier, omp_get_thread_num(), omp_get_num_threads(), 0, now, 0, now)
+
+
+cdef inline bint wait(Worker* me) noexcept nogil:
+    """Wait for all threads; return whether to stop at once."""
+    me.asked = skdl_wait(me.barrier, me.n_threads, &me.waited)
+    return me.asked == SKDL_STOP
 
 
 cdef bint interrupted(double* last_poll) noexcept nogil:
@@ -306,7 +334,50 @@ cdef bint interrupted(double* last_poll) noexcept nogil:
 cdef inline void poll_signals(Worker* me) noexcept nogil:
     """Thread 0 looks for all, and tells the others."""
     if me.thread == 0 and interrupted(&me.last_poll):
-        skdl_stop(me.barrier)
+        skdl_ask(me.barrier, SKDL_STOP)
+
+
+cdef inline bint costs_more(const Pace* pace, int n_threads) noexcept nogil:
+    """Whether the threads cost more than they bring."""
+    return pace.waited > LOSS and pace.waited > WORTH * (n_threads - 1) * pace.worked
+
+
+cdef inline Pace with_worker(const Pace* pace, const Worker* me, double now) noexcept nogil:
+    """What is known now, to thread 0."""
+    return Pace(pace.worked + now - me.began - me.waited, pace.waited + me.waited, pace.alone_until, pace.alone)
+
+
+cdef inline void look_around(Worker* me, const Pace* pace) noexcept nogil:
+    """Thread 0 looks for signals, and whether another number of threads would be faster from the next minibatch on."""
+    cdef double now
+    cdef Pace known
+    poll_signals(me)
+    if me.thread != 0 or me.barrier.stop:
+        return
+    now = skdl_seconds()
+    if me.n_threads > 1:
+        known = with_worker(pace, me, now)
+        if costs_more(&known, me.n_threads):
+            skdl_ask(me.barrier, SKDL_LEAVE)
+    elif pace.alone_until > 0 and now > pace.alone_until:
+        skdl_ask(me.barrier, SKDL_LEAVE)
+
+
+cdef void remember(Pace* pace, Pace known, int n_threads, double now) noexcept:
+    """Keep what thread 0 has seen in a parallel region of so many threads, and draw the conclusion."""
+    pace.worked, pace.waited = known.worked, known.waited
+    if costs_more(pace, n_threads):
+        pace.alone = min(LONGEST_SOLO, max(SOLO_PER_LOSS * pace.waited, 2 * pace.alone))
+        pace.alone_until = now + pace.alone
+    elif now - pace.alone_until > max(MEMORY, pace.alone):
+        pace.alone = 0
+    if pace.worked + pace.waited > MEMORY or pace.alone_until > now:
+        pace.worked = pace.waited = 0
+
+
+cpdef int threads_now(int n_threads) noexcept:
+    """How many threads to start now where there is work for so many: one, where they have lately cost more than they bring."""
+    return 1 if skdl_seconds() < process_pace.alone_until else n_threads
 
 
 cdef int raise_pending(bint stopped) except -1:
@@ -331,35 +402,59 @@ cdef inline int64_t share_rows(int64_t n_rows, int64_t i, int64_t n_shares) noex
 
 # ---- training
 
+# Epochs over `order`, which holds the n_rows of each epoch after those of the one before; a step is one minibatch.
+cdef struct Course:
+    int64_t batch_size, n_rows, n_batches, n_steps
+    const double* step_sizes
+    int64_t next_step
+    double* loss
+
+
 # A chunk [start, start + n_rows) of the minibatch [begin, stop), positions in `order`.
 cdef struct Chunk:
     int64_t begin, stop, start, n_rows
+    int first, last
     double lr
 
 
-cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, Chunk* chunk, Worker* me,
+cdef inline Chunk minibatch(const Course* course, int64_t step) noexcept nogil:
+    """The minibatch of a step, no chunk of which has begun."""
+    cdef int64_t epoch = step // course.n_batches
+    cdef int64_t begin = epoch * course.n_rows + (step - epoch * course.n_batches) * course.batch_size
+    cdef int64_t stop = min(begin + course.batch_size, (epoch + 1) * course.n_rows)
+    return Chunk(begin, stop, begin, 0, 1, 0, course.step_sizes[step])
+
+
+cdef inline bint next_chunk(Chunk* chunk, int64_t size) noexcept nogil:
+    """Move on to the next chunk of the minibatch; return whether there is one."""
+    chunk.start += chunk.n_rows
+    chunk.n_rows = min(size, chunk.stop - chunk.start)
+    chunk.first, chunk.last = chunk.start == chunk.begin, chunk.start + chunk.n_rows == chunk.stop
+    return chunk.n_rows > 0
+
+
+cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, const Chunk* chunk, Worker* me, const Pace* pace,
                          double* loss) noexcept nogil:
-    """Step 2, with both waits; return whether to stop."""
+    """Step 2, with both waits; return whether to stop at once."""
     cdef int64_t n_rows = chunk.n_rows
-    if skdl_wait(me.barrier, me.n_threads):
+    if wait(me):
         return True
     kernels.softmax(t, chunk.start, share_rows(n_rows, me.thread, me.n_threads),
                     share_rows(n_rows, me.thread + 1, me.n_threads), n_rows, 1.0 / (chunk.stop - chunk.begin))
-    poll_signals(me)
-    if skdl_wait(me.barrier, me.n_threads):
+    look_around(me, pace)
+    if wait(me):
         return True
     if me.thread == 0:
         loss[0] += kernels.sum_loss(t, n_rows)
         if t.model.fit_intercept:
-            kernels.step_intercept(t, n_rows, chunk.start == chunk.begin, chunk.start + n_rows == chunk.stop, chunk.lr)
+            kernels.step_intercept(t, n_rows, chunk.first, chunk.last, chunk.lr)
     return False
 
 
-cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
-                      const double* step_sizes, double* loss) noexcept nogil:
-    cdef Worker me = this_worker(barrier)
+cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, Course* course, Worker* me,
+                      const Pace* pace) noexcept nogil:
     cdef Chunk chunk
-    cdef int64_t batch, i, blk, n_blocks = t.scratch.n_blocks, n_outputs = t.model.n_outputs
+    cdef int64_t step = course.next_step, blk, n_blocks = t.scratch.n_blocks, n_outputs = t.model.n_outputs
     # Threads beyond the number of blocks share a block: its rows in step 1, its outputs in step 3.
     cdef int64_t n_groups = min(<int64_t>me.n_threads, n_blocks)
     cdef int64_t n_sharing = me.n_threads // n_groups
@@ -367,90 +462,106 @@ cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, skdl_barr
     cdef int64_t blk0 = share(n_blocks, group, n_groups), blk1 = share(n_blocks, group + 1, n_groups)
     cdef int64_t c0 = share(n_outputs, rank, n_sharing), c1 = share(n_outputs, rank + 1, n_sharing)
     cdef int64_t r0, r1
-    cdef int first, last
     cdef skdl_fetch fetch
     if rank >= n_sharing:
         blk1 = blk0
-    for batch in range(n_units(t.n_order, batch_size)):
-        chunk.begin, chunk.lr = batch * batch_size, step_sizes[batch]
-        chunk.stop = min(chunk.begin + batch_size, t.n_order)
-        for i in range(n_units(chunk.stop - chunk.begin, t.scratch.chunk)):
-            chunk.start = chunk.begin + i * t.scratch.chunk
-            chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
-            first, last = chunk.start == chunk.begin, chunk.start + chunk.n_rows == chunk.stop
+    for step in range(course.next_step, course.n_steps):
+        chunk = minibatch(course, step)
+        while next_chunk(&chunk, t.scratch.chunk):
             r0, r1 = share_rows(chunk.n_rows, rank, n_sharing), share_rows(chunk.n_rows, rank + 1, n_sharing)
             kernels.plan_fetch(t, &fetch, chunk.start + chunk.n_rows, r0, r1, chunk.n_rows, blk0, blk1, c1 - c0)
             for blk in range(blk0, blk1):
                 kernels.forward(t, &fetch, chunk.start, r0, r1, chunk.n_rows, blk)
-            if make_residuals(kernels, t, &chunk, &me, loss):
+            if make_residuals(kernels, t, &chunk, me, pace, course.loss + step // course.n_batches):
                 return
             for blk in range(blk0, blk1):
-                kernels.backward(t, &fetch, chunk.n_rows, blk, c0, c1, first, last, chunk.lr)
+                kernels.backward(t, &fetch, chunk.n_rows, blk, c0, c1, chunk.first, chunk.last, chunk.lr)
             # The next chunk reads columns that another thread has just written.
-            if n_sharing > 1 and skdl_wait(barrier, me.n_threads):
+            if n_sharing > 1 and wait(me):
                 return
+        if me.asked == SKDL_LEAVE:
+            break
+    if not wait(me) and me.thread == 0:
+        course.next_step = step + 1
 
 
-cdef void train_sparse(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, int64_t batch_size,
-                       const double* step_sizes, double* loss) noexcept nogil:
-    cdef Worker me = this_worker(barrier)
-    cdef Chunk chunk
-    cdef int64_t n_batches = n_units(t.n_order, batch_size), n_chunks, i, p, n_features = t.data.n_features
+cdef void train_sparse(const skdl_kernels* kernels, const skdl_task* t, Course* course, Worker* me,
+                       const Pace* pace) noexcept nogil:
+    cdef Chunk batch, chunk
+    cdef int64_t step = course.next_step, p, n_features = t.data.n_features
     cdef const int64_t* piece = t.lags.piece
     cdef int32_t* last_step = t.lags.last_step
     # A piece for each thread, or several: OpenMP may start fewer than it was asked for.
     cdef int64_t p0 = share(t.lags.n_pieces, me.thread, me.n_threads)
     cdef int64_t p1 = share(t.lags.n_pieces, me.thread + 1, me.n_threads)
-    cdef int32_t batch
-    for batch in range(n_batches):
-        chunk.begin, chunk.lr = batch * batch_size, step_sizes[batch]
-        chunk.stop = min(chunk.begin + batch_size, t.n_order)
-        n_chunks = n_units(chunk.stop - chunk.begin, t.scratch.chunk)
-        for i in range(n_chunks):
-            chunk.start = chunk.begin + i * t.scratch.chunk
-            chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
+    for step in range(course.next_step, course.n_steps):
+        batch = chunk = minibatch(course, step)
+        while next_chunk(&chunk, t.scratch.chunk):
             for p in range(p0, p1):
                 kernels.lagged_update(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1],
-                                      last_step + p * n_features, batch + 1)
-            poll_signals(&me)
-            if skdl_stopped(barrier):
+                                      last_step + p * n_features, <int32_t>step + 1)
+            poll_signals(me)
+            if skdl_asked(me.barrier) == SKDL_STOP:
                 break
-        for i in range(n_chunks):
-            chunk.start = chunk.begin + i * t.scratch.chunk
-            chunk.n_rows = min(t.scratch.chunk, chunk.stop - chunk.start)
+        chunk = batch
+        while next_chunk(&chunk, t.scratch.chunk):
             for p in range(p0, p1):
                 kernels.sparse_forward(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1])
-            if make_residuals(kernels, t, &chunk, &me, loss):
+            if make_residuals(kernels, t, &chunk, me, pace, course.loss + step // course.n_batches):
                 return
             for p in range(p0, p1):
                 kernels.sparse_backward(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1])
-    for p in range(p0, p1):
-        kernels.finish_lagged(t, piece[p], piece[p + 1], last_step + p * n_features, <int32_t>n_batches)
+        if me.asked == SKDL_LEAVE:
+            break
+    if step + 1 == course.n_steps:
+        for p in range(p0, p1):
+            kernels.finish_lagged(t, piece[p], piece[p + 1], last_step + p * n_features, <int32_t>course.n_steps)
+    if not wait(me) and me.thread == 0:
+        course.next_step = step + 1
 
 
-def run_epoch(
+cdef void train(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, Course* course,
+                Pace* pace) noexcept nogil:
+    """What a thread does; thread 0 leaves in `pace` what it has seen."""
+    cdef Worker me = this_worker(barrier)
+    cdef Pace before = pace[0]
+    if t.data.indptr != NULL:
+        train_sparse(kernels, t, course, &me, &before)
+    else:
+        train_dense(kernels, t, course, &me, &before)
+    if me.thread == 0:
+        pace[0] = with_worker(&before, &me, skdl_seconds())
+
+
+def run_epochs(
     Data data not None,
     Model model not None,
     Scratch scratch not None,
     Lags lags,                                # CSR only
-    const int64_t[::1] order not None,        # IN     (n_order,) rows in the order in which they are visited
-    const double[::1] step_sizes not None,    # IN     (n_batches,)
+    const int64_t[:, ::1] order not None,     # IN     (n_epochs, n_rows) rows in the order in which they are visited
+    const double[:, ::1] step_sizes not None,  # IN     (n_epochs, n_batches)
     int64_t batch_size,
     int n_threads,
     int isa,
 ):
-    """Train one epoch in one parallel region; return the sum over the rows of weight times loss."""
+    """Train some epochs; return the sum over the rows of weight times loss of each, (n_epochs,) float64."""
     cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, data.dtype)
     cdef skdl_task task
     cdef skdl_barrier barrier
-    cdef double total = 0
+    cdef Pace pace
+    cdef int n_now
+    losses = np.zeros(order.shape[0])
+    cdef double[::1] loss = losses
+    cdef int64_t n_batches = n_units(order.shape[1], batch_size)
+    cdef Course course = Course(batch_size, order.shape[1], n_batches, order.shape[0] * n_batches, &step_sizes[0, 0], 0,
+                                &loss[0])
     memset(&task, 0, sizeof(skdl_task))
-    memset(&barrier, 0, sizeof(skdl_barrier))
     task.data, task.model, task.scratch = data.c, model.c, scratch.c
-    task.order, task.n_order = &order[0], order.shape[0]
-    if step_sizes.shape[0] != n_units(task.n_order, batch_size):
+    task.order, task.n_order = &order[0, 0], order.shape[0] * order.shape[1]
+    if step_sizes.shape[0] != order.shape[0] or step_sizes.shape[1] != n_batches:
         raise ValueError(
-            f"{step_sizes.shape[0]} step sizes: expected one for each minibatch of {batch_size} of {task.n_order} rows"
+            f"{step_sizes.shape[0]} x {step_sizes.shape[1]} step sizes: expected one for each minibatch of {batch_size} of "
+            f"{order.shape[0]} x {order.shape[1]} rows"
         )
     scratch.check(
         task.model.ld if lags is not None else task.scratch.chunk * task.model.ld,
@@ -459,13 +570,17 @@ def run_epoch(
     )
     if lags is not None:
         task.lags = lags.c
-    with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        if task.data.indptr != NULL:
-            train_sparse(kernels, &task, &barrier, batch_size, &step_sizes[0], &total)
-        else:
-            train_dense(kernels, &task, &barrier, batch_size, &step_sizes[0], &total)
-    raise_pending(barrier.stop)
-    return total
+    while course.next_step < course.n_steps:
+        pace, n_now = process_pace, threads_now(n_threads)
+        if n_now == n_threads:
+            pace.alone_until = 0  # and is not looked at
+        memset(&barrier, 0, sizeof(skdl_barrier))
+        with nogil, parallel(num_threads=n_now, use_threads_if=n_now > 1):
+            train(kernels, &task, &barrier, &course, &pace)
+        raise_pending(barrier.stop == SKDL_STOP)
+        if n_now > 1:
+            remember(&process_pace, pace, n_now, skdl_seconds())
+    return losses
 
 
 # ---- prediction
@@ -487,7 +602,7 @@ cdef void predict_worker(const skdl_kernels* kernels, const skdl_task* shared, s
             kernels.forward(&t, &fetch, start, 0, n_rows, n_rows, blk)
         kernels.write_logits(&t, n_rows, out + start * n_outputs * item_size)
         poll_signals(&me)
-        if skdl_stopped(barrier):
+        if skdl_asked(barrier):
             return
 
 
@@ -514,9 +629,10 @@ def decision_function(
     )
     if rows is not None:
         task.order = &rows[0]
+    n_threads = threads_now(n_threads)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         predict_worker(kernels, &task, &barrier, sizeof(real), <char*>&out[0, 0])
-    raise_pending(barrier.stop)
+    raise_pending(barrier.stop == SKDL_STOP)
 
 
 # ---- statistics
@@ -541,7 +657,7 @@ cdef void column_statistics_worker(const skdl_kernels* kernels, const skdl_task*
             for blk in range(blk0, blk1):
                 kernels.statistics(&t, start, min(chunk, t.n_order - start), blk, total + part * 2 * ld)
             poll_signals(&me)
-            if skdl_stopped(barrier):
+            if skdl_asked(barrier):
                 return
 
 
@@ -568,9 +684,10 @@ def column_statistics(
     task.order, task.n_order = &rows[0], rows.shape[0]
     task.first_row, task.extremes = &first_row[0], &extremes[0, 0, 0]
     scratch.check((n_threads if total.shape[0] > 1 else 1) * task.scratch.chunk * task.model.ld)
+    n_threads = threads_now(n_threads)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         column_statistics_worker(kernels, &task, &barrier, sizeof(real), total.shape[0], &total[0, 0, 0])
-    raise_pending(barrier.stop)
+    raise_pending(barrier.stop == SKDL_STOP)
 
 
 def sparse_column_statistics(

@@ -127,10 +127,18 @@ typedef struct {
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
 } skdl_kernels;
 
+static inline double skdl_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 /* A barrier that spins for microseconds (the length of a phase), then yields, then sleeps on a futex: with more threads than
  * cores the thread that is waited for needs this core, and a yield alone may not give it.
- * `stop` asks all threads to end their work. A wait returns whether that came before the last thread arrived, so all threads
- * get the same answer. */
+ * `stop` asks all threads to end their work: at once, or after the minibatch. A wait returns what had been asked before the
+ * last thread arrived, so all threads get the same answer. */
+enum { SKDL_GO_ON, SKDL_STOP, SKDL_LEAVE };
 typedef struct { int arrived, round, asleep, stop, stopping; } skdl_barrier;
 
 /* Sleeps until another round has begun. */
@@ -156,35 +164,32 @@ static inline void skdl_wake(skdl_barrier *b)
 #endif
 }
 
-static inline void skdl_stop(skdl_barrier *b) { __atomic_store_n(&b->stop, 1, __ATOMIC_RELAXED); }
-static inline int skdl_stopped(const skdl_barrier *b) { return __atomic_load_n(&b->stop, __ATOMIC_RELAXED); }
+static inline void skdl_ask(skdl_barrier *b, int stop) { __atomic_store_n(&b->stop, stop, __ATOMIC_RELAXED); }
+static inline int skdl_asked(const skdl_barrier *b) { return __atomic_load_n(&b->stop, __ATOMIC_RELAXED); }
 
-static inline int skdl_wait(skdl_barrier *b, int n_threads)
+/* Adds the seconds of a long wait, one that does not end while it spins, to `waited`. */
+static inline int skdl_wait(skdl_barrier *b, int n_threads, double *waited)
 {
     if (n_threads == 1) return b->stop;
     const int round = __atomic_load_n(&b->round, __ATOMIC_ACQUIRE);
     if (__atomic_add_fetch(&b->arrived, 1, __ATOMIC_ACQ_REL) == n_threads) {
-        b->stopping = skdl_stopped(b);
+        b->stopping = skdl_asked(b);
         __atomic_store_n(&b->arrived, 0, __ATOMIC_RELAXED);
         __atomic_store_n(&b->round, round + 1, __ATOMIC_SEQ_CST); /* before `asleep` is read: no sleeper is missed */
         skdl_wake(b);
         return b->stopping;
     }
+    double since = 0;
     for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
+        if (spins == 300) since = skdl_seconds();
         if (spins > 310) skdl_sleep(b, round);
-        else if (spins > 300) sched_yield();
+        else if (spins >= 300) sched_yield();
 #if defined(__x86_64__)
         else __builtin_ia32_pause();
 #endif
     }
+    if (since > 0) *waited += skdl_seconds() - since;
     return b->stopping;
-}
-
-static inline double skdl_seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
 /* Lanes of two vectors a and b in a new order: lane i of a is i, of b it is i + the number of lanes. */

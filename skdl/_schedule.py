@@ -6,14 +6,14 @@ from skdl._backends import ceil_div
 from skdl._convergence import EPOCHS_PER_MEASUREMENT, NEAR
 
 
-def step_sizes(schedule, lr, n_batches, epoch, n_epochs):
-    """The step size of each minibatch of an epoch (counted from 0): from lr down to 0 after `n_epochs`."""
-    done = (epoch * n_batches + np.arange(n_batches)) / (n_epochs * n_batches)
+def step_sizes(schedule, lr, n_batches, epoch, n_falling, n_epochs=1):
+    """The step size of each minibatch of n_epochs from `epoch` on: from lr down to 0 after `n_falling` epochs in all."""
+    done = (epoch + np.arange(n_epochs * n_batches).reshape(n_epochs, n_batches) / n_batches) / n_falling
     if schedule == "linear":
         return lr * (1 - done)
     if schedule == "cosine":
         return lr * 0.5 * (1 + np.cos(np.pi * done))
-    return np.full(n_batches, lr)
+    return np.full((n_epochs, n_batches), lr)
 
 
 # The mean validation loss over so many updates says whether it falls.
@@ -43,19 +43,24 @@ class Schedule:
     def holds(self, epoch):
         return self.options.lr_schedule != "constant" and epoch < self.fall_from
 
-    def sizes(self, epoch):
-        """The step size of each minibatch of an epoch."""
+    def sizes(self, epoch, n_epochs=1):
+        """The step size of each minibatch of some epochs, (n_epochs, n_batches), in which the schedule does not change."""
         options, since = self.options, epoch - self.fall_from
         if since < 0:
-            return np.full(self.n_batches, options.lr)
-        return step_sizes(options.lr_schedule, options.lr, self.n_batches, since, self.n_epochs - self.fall_from)
+            return np.full((n_epochs, self.n_batches), options.lr)
+        n_falling = self.n_epochs - self.fall_from
+        return step_sizes(options.lr_schedule, options.lr, self.n_batches, since, n_falling, n_epochs)
+
+    def next_change(self, epoch):
+        """The next epoch, not before `epoch`, at which the schedule changes or training ends."""
+        return self.fall_from if self.holds(epoch) else self.n_epochs
 
     def has_fallen(self, epoch):
         """Whether the weights after this epoch may be kept by early stopping.
 
         Those of a large step are noisy, and the best of many on the validation set is so by chance.
         """
-        sizes = self.sizes(epoch)
+        [sizes] = self.sizes(epoch)
         return (
             self.options.lr_schedule == "constant" or sizes[-1] < FALLEN * self.options.lr or epoch + 1 == self.n_epochs
         )

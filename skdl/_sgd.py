@@ -5,11 +5,12 @@ Shapes and names, here and in every backend
 X            (n_samples, n_features)           as the user gave it, dense or CSR; never copied, never rescaled
 y            (n_samples,) int32                class numbers 0 .. n_classes - 1
 weight       (n_samples,)                      sample weights divided by their mean over the rows in use; None: all 1
-rows, order  (n_rows,) int64                   the rows in use; the same in the order of an epoch's visit
+rows         (n_rows,) int64                   the rows in use
+order        (n_epochs, n_rows) int64          the same in the order in which each epoch visits them
 coef         (n_models, n_outputs, n_features) W; n_outputs is the number of logits: of classes, and 1 for two classes
 intercept    (n_models, n_outputs)             b
 velocity     (coef's, intercept's)             the heavy ball's V, a pair of arrays like coef and intercept
-step_sizes   (n_models, n_batches)             lr of each minibatch of an epoch
+step_sizes   (n_models, n_epochs, n_batches)   lr of each minibatch
 
 Models lie side by side along the first axis, which has length 1 today; what `solve` is given and returns is of one model
 and lacks it.
@@ -41,6 +42,8 @@ from skdl._validation import check_model
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
 # model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps
+# Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most.
+TOGETHER_VALUES, EPOCHS_TOGETHER = 2**20, 4
 # Epochs for each of the last proximal steps on all rows that a penalty with L1 gets, from benchmarks/l1_zeros.py.
 EPOCHS_PER_SETTLING = 10
 
@@ -81,7 +84,12 @@ class Solution:
 
 
 class EpochHooks:
-    """What the caller does around each epoch; `current` makes (coef, intercept) for x when called."""
+    """What the caller does around each epoch; `current` makes (coef, intercept) for x when called.
+
+    Where nobody watches, epochs may run together.
+    """
+
+    watches = False
 
     def begin(self, current):
         pass
@@ -181,19 +189,29 @@ def penalties(options, unit, scale, dtype):
         )
 
 
-def run_epoch(source, backend, rng, step_sizes, batch_size, average=None):
-    """One pass over the source; returns each model's mean loss on the way, (n_models,). An `Average` is taken on the way."""
+def run_epochs(source, backend, rng, step_sizes, batch_size, average=None):
+    """Passes over the source; returns each model's mean losses on the way, (n_models, n_epochs).
+
+    An `Average` is taken on the way.
+    """
     total, done = 0.0, 0
-    for block, order in source.epoch(rng):
-        piece = len(order) if average is None else average.n_batches * batch_size
-        for first in range(0, len(order), piece):
-            rows = order[first : first + piece]
-            n_batches = ceil_div(len(rows), batch_size)
-            total = total + backend.run(block, rows, step_sizes[:, done : done + n_batches])
+    for block, order in source.epochs(rng, step_sizes.shape[1]):
+        n_rows = order.shape[1]
+        piece = n_rows if average is None else average.n_batches * batch_size
+        for first in range(0, n_rows, piece):
+            rows = np.ascontiguousarray(order[:, first : first + piece])
+            n_batches = ceil_div(rows.shape[1], batch_size)
+            total = total + backend.run(block, rows, np.ascontiguousarray(step_sizes[:, :, done : done + n_batches]))
             done += n_batches
             if average is not None:
-                average.add(backend.parameters(), len(rows))
+                average.add(backend.parameters(), rows.shape[1])
     return total / source.n_rows
+
+
+def epochs_together(source, backend):
+    """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer."""
+    values = source.n_rows * (1 + source.row_values) * backend.n_outputs
+    return int(min(max(1, TOGETHER_VALUES // values), EPOCHS_TOGETHER))
 
 
 def with_model_axis(pair):
@@ -241,21 +259,45 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
     history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
     if evidence is not None:
         schedule.settled_from = evidence.be_due(options.max_iter, holds=schedule.holds(0))
+    n_together = 1
+    if validate is None and average is None and options.lr_schedule != "constant":
+        n_together = epochs_together(source, backend)
+
+    def together(epoch):
+        """The epoch before which somebody has to look at the model again."""
+        at_the_latest = [epoch + n_together, schedule.next_change(epoch)]
+        if evidence is not None:
+            at_the_latest.append(evidence.next_due)
+        if monitor is not None and epoch >= schedule.settled_from:
+            at_the_latest.append(epoch + monitor.epochs_to_look)
+        return int(min(at_the_latest))
+
     best_loss, best_parameters, stop, view = np.inf, None, False, View.UNKNOWN
+    end, losses = 0, []
     for epoch in range(options.max_iter):
         hooks.begin(current)
-        sizes, holds = schedule.sizes(epoch), schedule.holds(epoch)
-        [loss] = run_epoch(source, backend, rng, sizes[np.newaxis], options.batch_size, average)
+        if epoch == end:
+            begun, end = epoch, together(epoch)
+        if not losses:
+            sizes = schedule.sizes(epoch, 1 if hooks.watches else end - epoch)
+            [losses] = run_epochs(source, backend, rng, sizes[np.newaxis], options.batch_size, average).tolist()
+        loss, holds = losses.pop(0), schedule.holds(epoch)
         if not loss < DIVERGED:  # NaN included
             raise diverged(epoch, options.lr, scaling)
-        if evidence is not None and evidence.is_due(epoch + 1):
+        at_end = epoch + 1 == end
+        if at_end and evidence is not None and evidence.next_due == end:
             options = replace(options, alpha=evidence.updated(options.alpha, *current()))
             backend.penalise(*penalties(options, unit, scaling.scale, dtype))
-        if monitor is not None and epoch >= schedule.settled_from:
-            view = monitor.look(options.alpha, noisy=n_batches > 1 and holds, begin=begin)
+        if at_end and monitor is not None and begun >= schedule.settled_from:
+            view = monitor.look(options.alpha, end - begun, noisy=n_batches > 1 and holds, begin=begin)
         history.add(loss, None if validate is None else validate(*current()))
         if options.verbose:
             print(history.last_line())
+        if not at_end:
+            asked = hooks.end(current)
+            if asked:
+                break
+            continue
         watched = history.validation_loss_curve[-1] if options.early_stopping else loss
         if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
             best_loss, best_parameters = watched, current()
@@ -301,10 +343,10 @@ def settled(coef, intercept, alpha, plan, backend):
         fit_intercept=options.fit_intercept,
         batch_size=source.n_rows,
     )
-    step = np.array([[options.lr / (2 * (1 + options.momentum))]])
+    step = np.array([[[options.lr / (2 * (1 + options.momentum))]]])
     for _ in range(ceil_div(options.max_iter, EPOCHS_PER_SETTLING)):
         for block, rows in source.blocks():
-            backend.run(block, rows, step)
+            backend.run(block, rows[np.newaxis], step)
     [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
     return coef.astype(backend.dtype), intercept.astype(backend.dtype)
 

@@ -118,9 +118,9 @@ class Problem:
         return self.epochs(self.started(batch_size, **settings), step_sizes, n_epochs)
 
     def epochs(self, backend, step_sizes, n_epochs):
-        step_sizes = np.array([step_sizes], dtype=float)
+        step_sizes = np.array([[step_sizes]], dtype=float)
         for _ in range(n_epochs):
-            [loss] = backend.run(self.block, self.order, step_sizes)
+            [[loss]] = backend.run(self.block, self.order[np.newaxis], step_sizes)
         [coef], [intercept] = backend.parameters()
         [coef_velocity], [intercept_velocity] = backend.velocity()
         return loss / len(self.order), coef, intercept, (coef_velocity, intercept_velocity)

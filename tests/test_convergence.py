@@ -168,11 +168,11 @@ def test_a_step_holds_and_falls():
     schedule = Schedule(options_of(early_stopping=True, max_iter=10, lr_schedule="linear"), 2)
     assert_array_equal([schedule.holds(epoch) for epoch in range(10)], [True] * 5 + [False] * 5)
     assert_allclose(
-        np.concatenate([schedule.sizes(epoch) for epoch in range(10)]), [1] * 10 + list(np.arange(10, 0, -1) / 10)
+        np.concatenate([schedule.sizes(epoch)[0] for epoch in range(10)]), [1] * 10 + list(np.arange(10, 0, -1) / 10)
     )
     schedule.fall_after(1)
     assert schedule.n_epochs == 4 and schedule.holds(1) and not schedule.holds(2)
-    assert_allclose(np.concatenate([schedule.sizes(epoch) for epoch in range(4)]), [1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+    assert_allclose(np.concatenate([schedule.sizes(epoch)[0] for epoch in range(4)]), [1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
     assert [schedule.has_fallen(epoch) for epoch in range(4)] == [False, False, False, True]
 
 

@@ -60,9 +60,9 @@ def test_an_epoch(stopped_in_time, X, batch_size, name, n_jobs):
     order = np.arange(200_000) % FEW  # 0.8 TFLOP
     backend = backend_with_data(name, X, n_jobs, batch_size)
     block = InMemory(X, Y).block
-    backend.run(block, order[:64], np.full((1, 1), 1e-9))  # OpenCL drivers compile at the first launch
-    step_sizes = np.full((1, -(-len(order) // batch_size)), 1e-9)
-    stopped_in_time(lambda: backend.run(block, order, step_sizes))
+    backend.run(block, order[np.newaxis, :64], np.full((1, 1, 1), 1e-9))  # OpenCL drivers compile at the first launch
+    step_sizes = np.full((1, 1, -(-len(order) // batch_size)), 1e-9)
+    stopped_in_time(lambda: backend.run(block, order[np.newaxis], step_sizes))
 
 
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])

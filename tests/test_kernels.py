@@ -262,7 +262,7 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
 
 def test_step_sizes_for_all_minibatches():
     p = Problem(30, 5, 3)
-    with pytest.raises(ValueError, match="2 step sizes: expected one for each minibatch of 10 of 30 rows"):
+    with pytest.raises(ValueError, match="1 x 2 step sizes: expected one for each minibatch of 10 of 1 x 30 rows"):
         p.run([0.1, 0.1], 10)
 
 

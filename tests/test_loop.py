@@ -16,7 +16,7 @@ from skdl._auto import auto_lr, largest_curvature
 from skdl._backends import get_backend
 from skdl._data import Block, InMemory
 from skdl._scaling import Scaling
-from skdl._sgd import run_epoch
+from skdl._sgd import run_epochs
 from skdl._validation import hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -190,20 +190,20 @@ def test_each_epoch_has_an_order_of_its_own():
 
 def test_an_epoch_of_blocks_is_one_of_all_their_rows():
     """Each block has its share of the step sizes, and its rows their share of the loss."""
-    problem, step_sizes = Problem(60, 5, 3), np.array([[0.3, 0.1, 0.02]])
+    problem, step_sizes = Problem(60, 5, 3), np.array([[[0.3, 0.1, 0.02]]])
 
     class Blocks:
         def __init__(self, *ends):
             self.ends, self.n_rows = ends, ends[-1]
 
-        def epoch(self, rng):
+        def epochs(self, rng, n_epochs):
             for start, end in zip((0, *self.ends), self.ends, strict=False):
                 rows = slice(start, end)
-                yield Block(problem.X[rows], problem.y[rows], problem.weight[rows]), np.arange(end - start)
+                yield Block(problem.X[rows], problem.y[rows], problem.weight[rows]), np.arange(end - start)[np.newaxis]
 
     def trained(*ends):
         backend = problem.started(20, momentum=0.9)
-        return run_epoch(Blocks(*ends), backend, None, step_sizes, 20), *backend.parameters(), *backend.velocity()
+        return run_epochs(Blocks(*ends), backend, None, step_sizes, 20), *backend.parameters(), *backend.velocity()
 
     for apart, together in zip(trained(40, 60), trained(60), strict=True):
         assert_allclose(apart, together, rtol=1e-12)
@@ -213,7 +213,7 @@ def test_rows_stay_in_their_order():
     """An epoch shuffles a copy of them."""
     rows = np.arange(0, 400, 3)
     source = InMemory(X, Y, rows=rows)
-    [(_, order)] = source.epoch(np.random.default_rng(0))
+    [(_, [order])] = source.epochs(np.random.default_rng(0), 1)
     assert not np.array_equal(order, rows)
     assert_array_equal(rows, np.arange(0, 400, 3))
     assert_array_equal(np.sort(order), rows)

@@ -332,7 +332,7 @@ def test_what_is_left_of_the_weights():
     drawn = source.drawn_by(share)
     assert share.sum() == pytest.approx(1)
     assert share.min() * len(rows) >= _sampling.UNIFORM
-    [(block, order)] = drawn.epoch(np.random.default_rng(0))
+    [(block, [order])] = drawn.epochs(np.random.default_rng(0), 1)
     assert set(order) <= set(rows)
     np.testing.assert_allclose(block.weight[rows] * share * len(rows), source.weight)
     np.testing.assert_array_equal(drawn.sample(rows)[1], source.sample(rows)[1])

@@ -116,6 +116,10 @@ class Backend:
 
     def run(self, block, order, step_sizes):
         [step_sizes] = step_sizes
+        return np.array([[self._run_epoch(block, *epoch) for epoch in zip(order, step_sizes, strict=True)]])
+
+    def _run_epoch(self, block, order, step_sizes):
+        """The sum of the losses of one epoch."""
         with self.memory.errors():
             self._place(block)
             losses = np.empty(len(order), self.dtype)
@@ -131,7 +135,7 @@ class Backend:
             else:
                 self._run_chunks(order, labels, step, loss)
             cl.enqueue_copy(self.memory.queue, losses, loss)
-        return losses.sum(dtype=np.float64, keepdims=True)
+        return losses.sum(dtype=np.float64)
 
     def _run_fused(self, order, n_batches, labels, step, loss):
         layout, program = self.layout, self.layout.program

@@ -124,8 +124,8 @@ class Backend:
     def run(self, block, order, step_sizes):
         data = self._place(block).data
         [step_sizes] = step_sizes
-        self._layout.prepare(step_sizes)
-        loss = _kernels.run_epoch(
+        self._layout.prepare(step_sizes.ravel())
+        losses = _kernels.run_epochs(
             data,
             self._model,
             self._scratch,
@@ -136,7 +136,7 @@ class Backend:
             self.n_threads,
             self.isa,
         )
-        return np.array([loss])
+        return losses[np.newaxis]
 
     def parameters(self):
         return self._layout.coefficients()[np.newaxis], self._intercept[:1].copy()
