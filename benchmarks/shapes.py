@@ -87,7 +87,7 @@ def expressions(n_rows, n_features, n_classes, seed=0):
     X += rng.standard_normal((2 * n_rows, n_features))
     n_informative = n_features // 100
     X[:, :n_informative] += rng.standard_normal((n_classes, n_informative))[y] * 0.4
-    X = (X * rng.lognormal(0, 1, n_features) + rng.lognormal(2, 1, n_features)).astype(np.float32)
+    X = X.astype(np.float32)
     return X[:n_rows], X[n_rows:], y[:n_rows], y[n_rows:]
 
 
@@ -110,7 +110,7 @@ def wide(args):
 def hashed_texts(n_rows, n_features, n_classes, n_test=2000, n_words=50_000):
     """CSR rows of norm 1: word counts, each word in a column of its own, drawn at random."""
     X, y = text_counts(n_rows + n_test, n_words, n_classes)
-    column = np.random.default_rng(1).choice(n_features, n_words, replace=False)
+    column = np.random.default_rng(1).choice(n_features, n_words, replace=False).astype(np.int32)
     X = normalize(sparse.csr_array((X.data, column[X.indices], X.indptr), shape=(X.shape[0], n_features)))
     X.sort_indices()
     return X[:n_rows], X[n_rows:], y[:n_rows], y[n_rows:]

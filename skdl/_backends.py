@@ -33,6 +33,9 @@ class Backend(Protocol):
         and `row_values`. `self.n_outputs` is kept; `self.dtype` is the type in which the backend computes.
         """
 
+    def for_source(self, source):
+        """A backend like this one for data like those of another source."""
+
     def statistics(self, block, rows):
         """`Statistics` of the columns over some rows of a block, weighted; of CSR as `csr_statistics` has them.
 

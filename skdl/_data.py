@@ -26,24 +26,27 @@ class InMemory:
     """
 
     def __init__(self, X, y=None, weight=None, rows=None):
-        self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
-        # Mean number of stored values of a row.
-        self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
-        self._n_samples, self._rows, self._order = X.shape[0], rows, None
+        self._hold(X)
+        self.n_samples, self._rows, self._order = X.shape[0], rows, None
         self.total_weight = None if y is None else float(self.n_rows)
         if weight is not None:
             of_rows = weight[self.rows]
             self.total_weight = float(of_rows.sum())
             weight = None if (of_rows == of_rows[0]).all() else weight / of_rows.mean()
-        self.X = X  # as it is given, whatever the block holds
         self.block = self._drawn_block = Block(X, None if y is None else y.astype(np.int32), weight)
         self._share = None
+
+    def _hold(self, X):
+        self.X = X  # as it is given, whatever the block holds
+        self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
+        # Mean number of stored values of a row.
+        self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
 
     @property
     def rows(self):
         """The rows that an epoch visits."""
         if self._rows is None:  # which a prediction need not ask for
-            self._rows = np.arange(self._n_samples)
+            self._rows = np.arange(self.n_samples)
         return self._rows
 
     @property
@@ -81,6 +84,13 @@ class InMemory:
         source.block = source._drawn_block = self.block._replace(X=type(X)((data, X.indices, X.indptr), shape=X.shape))
         return source
 
+    def with_values(self, X):
+        """A source of the same rows with other features."""
+        source = copy(self)
+        source._hold(X)
+        source.block = source._drawn_block = self.block._replace(X=X)
+        return source
+
     def reweighted(self, weight):
         """A source of the same rows with other weights, (n_rows,)."""
         source = copy(self)
@@ -95,7 +105,7 @@ class InMemory:
         return source
 
     def _of_samples(self, of_rows):
-        of_samples = np.zeros(self._n_samples)
+        of_samples = np.zeros(self.n_samples)
         of_samples[self.rows] = of_rows
         return of_samples
 
@@ -103,7 +113,7 @@ class InMemory:
         """`Statistics` of the columns, over some of the rows (None: all); ValueError where X is not finite."""
         statistics = backend.statistics(self.block, self.rows if rows is None else rows)
         if rows is None:
-            check_finite(self.block.X, statistics, complete=self.n_rows == self._n_samples)
+            check_finite(self.block.X, statistics, complete=self.n_rows == self.n_samples)
         return statistics._replace(total_weight=self.total_weight)
 
     def check_finite(self):

@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from skdl import _softmax
-from skdl._products import SMALL_VECTORS, products
+from skdl._products import products
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
@@ -86,8 +86,7 @@ class Spectrum(NamedTuple):
         multiply, multiply_transposed = products(U)
         if n_features <= SMALL:
             dense = weight * (U.toarray() if sparse.issparse(U) else U)
-            pieces = [multiply_transposed(dense[:, i : i + SMALL_VECTORS]) for i in range(0, n_features, SMALL_VECTORS)]
-            eigenvalues = np.linalg.eigvalsh(np.hstack(pieces).astype(np.float64))
+            eigenvalues = np.linalg.eigvalsh(multiply_transposed(dense).astype(np.float64))
             return cls(np.maximum(eigenvalues, 0.0), np.ones(n_features), n_sampled, n_rows)
         return cls(
             *lanczos(lambda v: multiply_transposed(weight * multiply(v)), n_features, U.dtype), n_sampled, n_rows

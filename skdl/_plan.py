@@ -1,5 +1,6 @@
 """Before the first epoch: numbers for what is "auto", the coordinates of SGD, and the rows as it sees them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from skdl import _softmax
 from skdl._auto import auto_lr, even_batch_size
 from skdl._evidence import Evidence, initial_alpha
+from skdl._reduction import RowSpace, spans_little
 from skdl._sampling import evenly_drawn, lengths, long_rows, may_hold_long_rows, with_bounded_leverage
 from skdl._scaling import Scaling, Statistics
 from skdl._stream import full_batch
@@ -19,23 +21,36 @@ class Plan:
     options: object  # with numbers for lr and alpha, and the size of minibatches
     source: object  # the rows as an epoch draws them
     scaling: Scaling  # the coordinates of SGD
-    unit: np.ndarray  # r of each feature, in which its penalty is measured
+    unit: np.ndarray  # r of each of its features, in which its penalty is measured
     statistics: Statistics | None  # of these rows
     standard: Scaling | None  # the coordinates that follow from those of all rows so far, whatever those of SGD are
     seen: object  # the rows in those coordinates, each once: CSR is centred where it can be
+    backend: object  # for these rows
+    unit_of_x: np.ndarray  # r of each feature of x, and
+    lift: Callable  # (coef, intercept) for x, from those of the rows that SGD sees
     evidence: Evidence | None = None  # by which alpha is updated
 
 
-def make_plan(source, options, backend, stream):
-    """The `Plan` of a fit; arguments are those of `skdl._sgd.solve`."""
-    seen, standard, statistics, length = source, None, None, None
+def make_plan(source, options, backend, stream, *, turns=False):
+    """The `Plan` of a fit; arguments are those of `skdl._sgd.solve`. turns: whether it may turn to the space of the rows."""
+    seen, standard, statistics, length, lift = source, None, None, None, unchanged
     if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
         seen, statistics, standard, length = coordinates(source, options, backend, stream)
     else:
         source.check_finite()
     ones = np.ones(source.n_features)
     scale = ones if standard is None else standard.scale
-    unit, q = (1 / scale, ones) if options.standardize else (ones, scale)
+    unit_of_x, q = (1 / scale, ones) if options.standardize else (ones, scale)
+    unit = unit_of_x
+    if turns and options.lr == "auto" and (q == 1).all() and spans_little(seen, options, backend.n_outputs):
+        turned = RowSpace(seen, standard)
+        source = seen = turned.source
+        standard, lift, backend, unit, q = (
+            turned.scaling,
+            turned.lift,
+            backend.for_source(seen),
+            *np.ones((2, seen.n_features)),
+        )
     scaling, drawn = Scaling.identity(source.n_features), source
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if lr == "auto":
@@ -67,10 +82,15 @@ def make_plan(source, options, backend, stream):
             alpha = stream.alpha * (stream.alpha_weight / total_weight)
     has_evidence = options.alpha == "auto" and alpha > 0 and stream is None
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
-    plan = Plan(options, drawn, scaling, unit, statistics, standard, seen)
+    plan = Plan(options, drawn, scaling, unit, statistics, standard, seen, backend, unit_of_x, lift)
     if has_evidence:
         plan.evidence = Evidence(plan, backend, source.total_weight)
     return plan
+
+
+def unchanged(coef, intercept):
+    """The parameters as they are."""
+    return coef, intercept
 
 
 def standard_scaling(statistics, here, source, options, backend):

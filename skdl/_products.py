@@ -15,15 +15,23 @@ SMALL_PRODUCT, PIECE_COLUMNS, SMALL_VECTORS = 8192, 128, 16
 
 
 def products(U):
-    """Functions of v (..., n_features, n) and p (..., n_rows, n) that return U v and U^T p, for n up to SMALL_VECTORS.
+    """Functions of v (n_features, n) and p (n_rows, n) that return U v and U^T p, for CSR or dense U (n_rows, n_features).
 
-    U (n_rows, n_features) is CSR or dense, or (n_batches, n_rows, n_features) dense.
+    U may be (n_batches, n_rows, n_features), dense, with v and p likewise for n up to SMALL_VECTORS.
     """
     if sparse.issparse(U):
         return lambda v: U @ v, lambda p: U.T @ p
     if U.ndim == 2:
         multiply, multiply_transposed = _dense_products(U[np.newaxis])
-        return lambda v: multiply(v[np.newaxis])[0], lambda p: multiply_transposed(p[np.newaxis])[0]
+
+        def few_at_once(multiply):
+            def multiply_all(v):
+                pieces = [v[np.newaxis, :, i : i + SMALL_VECTORS] for i in range(0, v.shape[1], SMALL_VECTORS)]
+                return np.concatenate([multiply(piece)[0] for piece in pieces], axis=1)
+
+            return multiply_all
+
+        return few_at_once(multiply), few_at_once(multiply_transposed)
     return _dense_products(U)
 
 

@@ -35,6 +35,7 @@ from skdl._backends import ceil_div
 from skdl._convergence import Monitor, View
 from skdl._evidence import FEWEST_ROWS, Evidence
 from skdl._plan import make_plan, standard_scaling
+from skdl._reduction import OccurringColumns, is_full
 from skdl._schedule import Patience, Schedule
 from skdl._stream import FIT_VISITS, Average, Stream, carried_over, carried_velocity
 from skdl._validation import check_model
@@ -119,18 +120,32 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
         if parameters is not None:
             check_model(*parameters, backend.n_outputs, source.n_features)
     start = _without_intercept(start, options)
-    plan = make_plan(source, options, backend, stream)
-    rng = order_generator(options, epoch)
     if stream is not None:
-        return train_part(plan, source, options, backend, rng, start, stream)
-    solution = train(plan, backend, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan, backend))
-    left = Stream().with_statistics(plan.statistics).joined(source, visits=FIT_VISITS)
-    return replace(solution, stream=left if plan.evidence is None else left.with_alpha(solution.alpha))
+        plan = make_plan(source, options, backend, stream)
+        return train_part(plan, source, options, order_generator(options, epoch), start, stream)
+    columns, smaller = None, source
+    if is_full(source):
+        smaller = source.with_values(source.block.X.toarray())
+    elif source.is_sparse:
+        columns = OccurringColumns.of(source, start)
+    if columns is not None:
+        smaller, start = columns.select(source), start and (start[0][:, columns.columns], start[1])
+    if smaller is not source:
+        backend = backend.for_source(smaller)
+    turns = start is None and (options.l1_ratio == 0 or options.alpha == 0)
+    plan = make_plan(smaller, options, backend, None, turns=turns)
+    rng = order_generator(options, epoch)
+    if columns is not None:
+        plan.lift = columns.lifting(plan.lift)
+    solution = train(plan, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan, plan.backend))
+    unit = solution.unit if columns is None else columns.lift(solution.unit, other=1.0)
+    left = Stream(columns=columns).with_statistics(plan.statistics).joined(source, visits=FIT_VISITS)
+    return replace(solution, unit=unit, stream=left if plan.evidence is None else left.with_alpha(solution.alpha))
 
 
-def train_part(plan, source, options, backend, rng, start, stream):
+def train_part(plan, source, options, rng, start, stream):
     """A call's part of a stream, with lr="auto" averaged. `options` are as given, `start` is the model so far."""
-    scaling, last, velocity, average = plan.scaling, start, stream.velocity, None
+    backend, scaling, last, velocity, average = plan.backend, plan.scaling, start, stream.velocity, None
     if options.lr == "auto":
         last = _without_intercept(stream.last, options) or start
         if stream.statistics is not None:
@@ -141,7 +156,7 @@ def train_part(plan, source, options, backend, rng, start, stream):
     share = stream.step_share(source, options, plan.options.batch_size)
     if velocity is not None:
         velocity = tuple(v / share for v in velocity)
-    solution = train(plan, backend, rng, last, velocity, None, EpochHooks(), average=average)
+    solution = train(plan, rng, last, velocity, None, EpochHooks(), average=average)
     [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
     left = stream.with_statistics(plan.statistics).joined(source)
     left = replace(left, last=None, velocity=(coef * share, intercept * share))
@@ -219,12 +234,14 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, average=None):
-    """Train for up to `options.max_iter` epochs; see `solve`.
+def train(plan, rng, start, velocity, validate, hooks, monitor=None, average=None):
+    """Train for up to `options.max_iter` epochs; see `solve`. `validate` and `hooks` are given parameters for x.
 
     A `Monitor` sees whether the optimum is near; an `Average`, where there is one, is the model.
     """
-    source, options, scaling, unit, evidence = plan.source, plan.options, plan.scaling, plan.unit, plan.evidence
+    source, backend, options, scaling, unit, evidence = (
+        plan.source, plan.backend, plan.options, plan.scaling, plan.unit, plan.evidence,
+    )  # fmt: skip
     dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
     start, velocity = with_model_axis(start), with_model_axis(velocity)
 
@@ -256,6 +273,9 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
         coef, intercept = unscaled()
         return coef.astype(dtype), intercept.astype(dtype)
 
+    def for_x():
+        return plan.lift(*current())
+
     history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
     if evidence is not None:
         schedule.settled_from = evidence.be_due(options.max_iter, holds=schedule.holds(0))
@@ -275,7 +295,7 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
     best_loss, best_parameters, stop, view = np.inf, None, False, View.UNKNOWN
     end, losses = 0, []
     for epoch in range(options.max_iter):
-        hooks.begin(current)
+        hooks.begin(for_x)
         if epoch == end:
             begun, end = epoch, together(epoch)
         if not losses:
@@ -290,11 +310,11 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
             backend.penalise(*penalties(options, unit, scaling.scale, dtype))
         if at_end and monitor is not None and begun >= schedule.settled_from:
             view = monitor.look(options.alpha, end - begun, noisy=n_batches > 1 and holds, begin=begin)
-        history.add(loss, None if validate is None else validate(*current()))
+        history.add(loss, None if validate is None else validate(*for_x()))
         if options.verbose:
             print(history.last_line())
         if not at_end:
-            asked = hooks.end(current)
+            asked = hooks.end(for_x)
             if asked:
                 break
             continue
@@ -307,7 +327,7 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
             view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN)
         ):
             schedule.fall_after(epoch)
-        asked = hooks.end(current)
+        asked = hooks.end(for_x)
         if stop or asked or view is View.AT_OPTIMUM or epoch + 1 == schedule.n_epochs:
             break
     coef, intercept = unscaled()
@@ -319,7 +339,7 @@ def train(plan, backend, rng, start, velocity, validate, hooks, monitor=None, av
     advice = None
     if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
         advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
-    return Solution(coef, intercept, unit, options.lr, options.alpha, history, advice)
+    return Solution(*plan.lift(coef, intercept), plan.unit_of_x, options.lr, options.alpha, history, advice)
 
 
 def settled(coef, intercept, alpha, plan, backend):

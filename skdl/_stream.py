@@ -6,6 +6,7 @@ import numpy as np
 
 from skdl._auto import SAMPLE_ROWS
 from skdl._backends import ceil_div
+from skdl._reduction import OccurringColumns
 from skdl._scaling import Statistics
 
 # From the study in benchmarks/streams.py. The step falls as 1 / sqrt(1 + visits / (FALL_ROWS n_features)), where a row counts
@@ -36,6 +37,7 @@ class Stream:
     # What alpha="auto" has become, if a fit or many rows have told, and the total weight by which they did.
     alpha: float | None = None
     alpha_weight: float = 0.0
+    columns: OccurringColumns | None = None  # those that the statistics of a fit are of, until a call goes on from here
 
     @classmethod
     def from_dict(cls, kept):
@@ -44,12 +46,16 @@ class Stream:
         def pair(*names):
             return tuple(kept[name] for name in names) if names[0] in kept else None
 
+        statistics = [Statistics(**kept[name]) if name in kept else None for name in ("older", "newer")]
+        if "columns" in kept:
+            columns = OccurringColumns(kept["columns"], kept["n_features"])
+            statistics = [part and columns.lift_statistics(part) for part in statistics]
         return cls(
             kept.get("n_rows", 0.0),
             kept.get("total_weight", 0.0),
             kept.get("n_visits", 0.0),
             kept.get("class_totals"),
-            *(Statistics(**kept[name]) if name in kept else None for name in ("older", "newer")),
+            *statistics,
             pair("coef", "intercept"),
             pair("coef_velocity", "intercept_velocity"),
             kept.get("alpha"),
@@ -65,6 +71,8 @@ class Stream:
         for name in ("older", "newer"):
             if getattr(self, name) is not None:
                 kept[name] = getattr(self, name)._asdict()
+        if self.columns is not None:
+            kept["columns"], kept["n_features"] = self.columns.columns, self.columns.n_features
         if self.last is not None:
             kept["coef"], kept["intercept"] = self.last
         if self.velocity is not None:

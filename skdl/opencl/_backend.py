@@ -19,13 +19,16 @@ class Backend:
 
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
         self.n_features, self.n_outputs, self.is_sparse = source.n_features, n_outputs, source.is_sparse
-        self.source_dtype = source.dtype
+        self.source_dtype, self.asked_device = source.dtype, device
         self.device = _device.choose(device)
         self.storage = _device.storage_dtype(self.device, source.dtype)
         self.dtype = compute_dtype(self.storage)
         self.memory = Memory(self.device)
         self.memory.check(coefficients=row_length(self.n_features) * n_outputs * self.dtype.itemsize)
         self.block = None
+
+    def for_source(self, source):
+        return Backend(source, self.n_outputs, device=self.asked_device)
 
     def _place(self, block):
         """Put a block on the device, where it stays until the next one comes."""

@@ -41,6 +41,9 @@ class Backend:
         self.n_jobs, self.device = n_jobs, device
         self._last_placed = None
 
+    def for_source(self, source):
+        return Backend(source, self.n_outputs, n_jobs=self.n_jobs, device=self.device)
+
     @cached_property
     def isa(self):
         return _threads.isa()[0]

@@ -1,0 +1,183 @@
+"""Fits that are made on a smaller problem have the solution of the one that was asked for."""
+
+import numpy as np
+import pytest
+from _helpers import make, quiet_fit, run, same_model
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+
+from skdl import _sgd
+
+RNG = np.random.default_rng(0)
+# Few rows of correlated features in units of their own, some constant.
+WIDE = RNG.standard_normal((40, 8)) @ RNG.standard_normal((8, 300)) + RNG.standard_normal((40, 300))
+WIDE = WIDE * RNG.lognormal(0, 1, 300) + RNG.lognormal(2, 1, 300)
+WIDE[:, ::50] = 3.0
+_STORED = RNG.random(WIDE.shape) < 0.1
+_STORED[np.arange(300) % 40, np.arange(300)] = True
+THIN = sparse.csr_array(WIDE * _STORED)
+Y = np.arange(40) % 4
+
+
+@pytest.fixture
+def in_full(monkeypatch):
+    """A function that fits without any reduction, with the step of one with: how close its estimate comes is by chance."""
+    monkeypatch.setattr("skdl._plan.auto_lr", lambda *args, **kwargs: 0.02)
+
+    def fit(model, *args, **kwargs):
+        with monkeypatch.context() as patch:
+            patch.setattr("skdl._plan.spans_little", lambda *args: False)
+            patch.setattr(_sgd, "is_full", lambda source: False)
+            patch.setattr(_sgd.OccurringColumns, "of", lambda *args: None)
+            return quiet_fit(model, *args, **kwargs)
+
+    return fit
+
+
+def turned(model, *args, **kwargs):
+    """A fit that must have turned to the space of the rows."""
+    seen = []
+    before = _sgd.make_plan
+
+    def plan(source, *args, **kwargs):
+        made = before(source, *args, **kwargs)
+        seen.append(made.source.n_features)
+        return made
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_sgd, "make_plan", plan)
+        quiet_fit(model, *args, **kwargs)
+    assert seen[0] < model.n_features_in_ / 2
+    return model
+
+
+@pytest.mark.parametrize("X", [WIDE, THIN, WIDE.astype("f4")], ids=["dense", "csr", "float32"])
+@pytest.mark.parametrize(
+    ("params", "y"),
+    [
+        ({}, Y),
+        ({"batch_size": 10}, Y),
+        ({"fit_intercept": False}, Y),
+        ({"alpha": 0.0}, Y),
+        ({"class_weight": "balanced"}, Y % 2),
+        ({"lr_schedule": "constant"}, Y > 0),
+        ({"early_stopping": True, "validation_fraction": 0.2}, Y % 2),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_a_fit_in_the_space_of_the_rows(X, y, params, in_full, backend):
+    """SGD takes the same path in it, and at its end is the same model."""
+    if sparse.issparse(X) and params.get("batch_size"):
+        params = {}  # between two minibatches that it is in, a feature of CSR takes the penalty of all in one step
+    params = {"max_iter": 200, "alpha": 0.05, "tol": 0, **params}
+    small, full = turned(make(**params), X, y), in_full(make(**params), X, y)
+    tolerance = 2e-3 if X.dtype == np.float32 else 1e-6
+    assert_allclose(small.loss_curve_, full.loss_curve_, rtol=tolerance, atol=tolerance)
+    assert_allclose(small.decision_function(X), full.decision_function(X), rtol=tolerance, atol=10 * tolerance)
+    largest = abs(full.coef_).max()
+    assert_allclose(small.coef_, full.coef_, atol=tolerance * largest)
+    assert_array_equal(small.scale_, full.scale_)
+    assert small.coef_.dtype == full.coef_.dtype
+
+
+def test_weights_and_rows_without_weight(in_full):
+    weight = RNG.integers(0, 3, 40).astype(float)
+    model = make(max_iter=100, alpha=0.05)
+    small = turned(model, WIDE, Y, sample_weight=weight).coef_
+    assert_allclose(small, in_full(model, WIDE, Y, sample_weight=weight).coef_, atol=1e-6 * abs(small).max())
+
+
+def test_rows_that_repeat(in_full):
+    """The space has fewer dimensions than there are rows."""
+    X, y, model = np.tile(WIDE[:10], (4, 1)), np.tile(Y[:10], 4), make(max_iter=100, alpha=0.05)
+    small = turned(model, X, y).coef_
+    assert_allclose(small, in_full(model, X, y).coef_, atol=1e-5 * abs(small).max())
+
+
+def test_validation_and_callbacks_see_the_model_of_x(in_full):
+    params = {"max_iter": 20, "alpha": 0.05}
+    small = turned(make(**params), WIDE, Y, X_val=WIDE, y_val=Y)
+    full = in_full(make(**params), WIDE, Y, X_val=WIDE, y_val=Y)
+    assert_allclose(small.validation_loss_curve_, full.validation_loss_curve_, rtol=1e-6)
+    shapes = []
+
+    class Watch:
+        def setup(self, estimator, context):
+            pass
+
+        def teardown(self, estimator, context):
+            pass
+
+        def on_fit_task_begin(self, estimator, context):
+            pass
+
+        def on_fit_task_end(self, estimator, context, *, fitted_estimator):
+            if context.task_name == "epoch":
+                shapes.append(fitted_estimator.coef_.shape)
+
+    watched = make(**params).set_callbacks(Watch())
+    quiet_fit(watched, WIDE, Y)
+    assert set(shapes) == {(4, 300)}
+    assert len(shapes) >= 20
+    assert_array_equal(watched.coef_, quiet_fit(make(**params), WIDE, Y).coef_)
+
+
+@pytest.mark.parametrize("params", [{"l1_ratio": 0.5}, {"standardize": False}, {"lr": 1e-4}], ids=str)
+def test_what_does_not_turn(params, in_full):
+    """Other penalties and steps are not the same in other coordinates."""
+    params = {"max_iter": 20, "alpha": 0.05, **params}
+    same_model(quiet_fit(make(**params), WIDE, Y), in_full(make(**params), WIDE, Y))
+
+
+def test_a_model_to_start_with_does_not_turn(in_full):
+    model = make(max_iter=5, alpha=0.05, warm_start=True)
+    quiet_fit(model, WIDE, Y)
+    other = make(max_iter=5, alpha=0.05, warm_start=True).set_params(**model.get_params())
+    vars(other).update(vars(model))
+    same_model(quiet_fit(model, WIDE, Y), in_full(other, WIDE, Y))
+
+
+@pytest.mark.parametrize("params", [{}, {"l1_ratio": 0.5}, {"lr": 0.1}, {"standardize": False}], ids=str)
+@pytest.mark.parametrize("many", [1, 5])
+def test_columns_without_values(params, many, backend):
+    """They change no bit, and their coefficients are 0."""
+    X, y = sparse.vstack([THIN] * many, format="csr"), np.tile(Y, many)
+    columns = np.sort(np.random.default_rng(1).choice(5000, 300, replace=False))
+    spread = sparse.csr_array((X.data, columns[X.indices], X.indptr), shape=(X.shape[0], 5000))
+    params = {"max_iter": 20, **params}
+    small, wide = quiet_fit(make(**params), X, y), quiet_fit(make(**params), spread, y)
+    assert_array_equal(wide.coef_[:, columns], small.coef_)
+    assert_array_equal(wide.intercept_, small.intercept_)
+    others = np.delete(np.arange(5000), columns)
+    assert not wide.coef_[:, others].any()
+    assert_array_equal(wide.scale_[columns], small.scale_)
+    assert (wide.scale_[others] == 1).all()
+    assert wide.alpha_ == small.alpha_
+    small.partial_fit(X, y)
+    wide.partial_fit(spread, y)
+    if "lr" in params:  # that of lr="auto" in a stream depends on the number of features
+        assert_array_equal(wide.coef_[:, columns], small.coef_)
+
+
+def test_a_model_to_start_with_has_columns_without_values(in_full):
+    """Which the penalty makes smaller."""
+    spread = sparse.csr_array((THIN.data, THIN.indices * 2, THIN.indptr), shape=(40, 1000))
+    before = sparse.csr_array((THIN.data, 999 - THIN.indices, THIN.indptr), shape=(40, 1000))
+    models = [quiet_fit(make(max_iter=5, alpha=0.05, warm_start=True), before, Y) for _ in range(2)]
+    same_model(quiet_fit(models[0], spread, Y), in_full(models[1], spread, Y))
+
+
+def test_csr_with_full_rows_is_as_dense():
+    same_model(quiet_fit(make(), sparse.csr_array(WIDE + 1), Y), quiet_fit(make(), WIDE + 1, Y))
+
+
+def test_same_bits_for_any_number_of_blas_threads():
+    """Those of the Cholesky factor among them."""
+    code = """
+        import numpy as np
+        from skdl import SoftmaxRegressionClassifier
+        X = np.random.default_rng(0).standard_normal((300, 3000), dtype="f4")
+        model = SoftmaxRegressionClassifier(max_iter=2, random_state=0).fit(X, np.arange(300) % 3)
+        print(model.coef_.tobytes().hex()[::97], model.alpha_)
+        """
+    assert run(code, OPENBLAS_NUM_THREADS="1").stdout == run(code, OPENBLAS_NUM_THREADS="4").stdout
