@@ -130,9 +130,9 @@ def test_what_does_not_turn(params, in_full):
 
 
 def test_a_model_to_start_with_does_not_turn(in_full):
-    model = make(max_iter=5, alpha=0.05, warm_start=True)
+    model = make(max_iter=200, alpha=0.05, warm_start=True)
     quiet_fit(model, WIDE, Y)
-    other = make(max_iter=5, alpha=0.05, warm_start=True).set_params(**model.get_params())
+    other = make(max_iter=200, alpha=0.05, warm_start=True).set_params(**model.get_params())
     vars(other).update(vars(model))
     same_model(quiet_fit(model, WIDE, Y), in_full(other, WIDE, Y))
 
