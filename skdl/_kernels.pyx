@@ -291,16 +291,14 @@ cdef const skdl_kernels* select_kernels(int isa, dtype, other_dtype=None) except
 cdef struct Pace:
     double worked, waited, alone_until, alone
 
-# Waits count from this many seconds in all, a small part of the time for which a neighbour holds a core. Threads cost more
-# than they bring where the others make one wait for longer than WORTH of the time that each of them would save it: alone it
-# also has more of its core. They work apart for SOLO_PER_LOSS times the loss, so that trying costs a small share, and for twice
-# as long when the next try fails; at most for LONGEST_SOLO seconds.
-cdef double LOSS = 1e-3, WORTH = 0.5, SOLO_PER_LOSS = 50, LONGEST_SOLO = 1.0
-# Seconds after which what was seen is forgotten.
-cdef double MEMORY = 0.05
+# Threads cost more than they bring where the others make thread 0 wait for longer than WORTH of the time that each of them
+# saves it: alone it also has more of its core. They begin with a credit of work, for a core is lost for a moment on any machine.
+# Half of what was seen in MEMORY seconds is forgotten. Thread 0 works alone for SOLO_PER_LOSS times the loss, so that trying
+# costs a small share, for twice as long when the next try fails, and for LONGEST_SOLO seconds at most.
+cdef double WORTH = 0.5, CREDIT = 5e-3, MEMORY = 0.1, SOLO_PER_LOSS = 20, LONGEST_SOLO = 1.0
 
 # Written with the GIL held, since fits in several Python threads share it.
-cdef Pace process_pace = Pace(0, 0, 0, 0)
+cdef Pace process_pace = Pace(CREDIT, 0, 0, 0)
 
 
 # A thread of a parallel region.
@@ -339,7 +337,7 @@ cdef inline void poll_signals(Worker* me) noexcept nogil:
 
 cdef inline bint costs_more(const Pace* pace, int n_threads) noexcept nogil:
     """Whether the threads cost more than they bring."""
-    return pace.waited > LOSS and pace.waited > WORTH * (n_threads - 1) * pace.worked
+    return pace.waited > WORTH * (n_threads - 1) * pace.worked
 
 
 cdef inline Pace with_worker(const Pace* pace, const Worker* me, double now) noexcept nogil:
@@ -369,10 +367,12 @@ cdef void remember(Pace* pace, Pace known, int n_threads, double now) noexcept:
     if costs_more(pace, n_threads):
         pace.alone = min(LONGEST_SOLO, max(SOLO_PER_LOSS * pace.waited, 2 * pace.alone))
         pace.alone_until = now + pace.alone
-    elif now - pace.alone_until > max(MEMORY, pace.alone):
+        pace.worked, pace.waited = CREDIT, 0
+        return
+    if now - pace.alone_until > max(MEMORY, pace.alone):
         pace.alone = 0
-    if pace.worked + pace.waited > MEMORY or pace.alone_until > now:
-        pace.worked = pace.waited = 0
+    if pace.worked + pace.waited > MEMORY:
+        pace.worked, pace.waited = pace.worked / 2, pace.waited / 2
 
 
 cpdef int threads_now(int n_threads) noexcept:
