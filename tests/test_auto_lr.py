@@ -35,7 +35,8 @@ def test_the_model_of_logistic_regression(name, standardize, scaled):
         # A shift to mean 0, which the free intercept absorbs, helps with raw data.
         shift = X.mean(axis=0)
         U, U_test = (X - shift) / model.scale_, (X_test - shift) / model.scale_
-        peer = LogisticRegression(C=1 / (model.alpha_ * len(y)), solver="newton-cholesky", tol=1e-8).fit(U, y)
+        solver = "newton-cg" if name == "digits" else "newton-cholesky"  # whose 650 x 650 numbers take a second
+        peer = LogisticRegression(C=1 / (model.alpha_ * len(y)), solver=solver, tol=1e-6).fit(U, y)
         optimum = objective(peer, U, y, model.alpha_)
         excess.append((objective(model, X, y, model.alpha_) - optimum) / (0.02 * optimum if optimum >= 0.1 else 0.005))
         difference.append(peer.score(U_test, y_test) - model.score(X_test, y_test))
@@ -96,7 +97,7 @@ def test_odd_columns_do_no_harm(kind, dtype, container):
     if dtype == np.float32 and kind == "tiny and huge":
         odd = odd.clip(-1e30, 1e30)
     X = container(np.hstack([good, odd]).astype(dtype))
-    model = SoftmaxRegressionClassifier(max_iter=300, random_state=0).fit(X, y)
+    model = SoftmaxRegressionClassifier(max_iter=100, random_state=0).fit(X, y)
     assert model.score(X, y) > 0.95
     assert np.isfinite(model.coef_).all()
 

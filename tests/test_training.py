@@ -67,7 +67,7 @@ def test_reaches_the_optimum(name, weighted, standardize):
     model = SoftmaxRegressionClassifier(alpha=alpha, standardize=standardize, max_iter=400, tol=0, random_state=0)
     quiet_fit(model, X, y, sample_weight=weight)
     U = (X - X.mean(axis=0)) / model.scale_ if standardize else X
-    peer = LogisticRegression(C=1 / (alpha * total), tol=1e-10, max_iter=20000)
+    peer = LogisticRegression(C=1 / (alpha * total), tol=1e-6, max_iter=20000)
     optimum = objective(quiet_fit(peer, U, y, sample_weight=weight), U, y, alpha, weight=weight)
     assert objective(model, X, y, alpha, weight=weight) == pytest.approx(optimum, rel=1e-3)
 
@@ -80,9 +80,10 @@ def test_a_numeric_step_reaches_the_optimum(container, l1_ratio):
     X, y = load_wine(return_X_y=True)
     X = StandardScaler().fit_transform(X) * 2.0 ** (np.arange(X.shape[1]) % 3 - 1)
     alpha = 1e-2
-    settings = {"alpha": alpha, "l1_ratio": l1_ratio, "max_iter": 2000, "tol": 0, "random_state": 0}
+    settings = {"alpha": alpha, "l1_ratio": l1_ratio, "tol": 0, "random_state": 0}
     numeric, automatic = (
-        quiet_fit(SoftmaxRegressionClassifier(lr=lr, **settings), container(X), y) for lr in (0.1, "auto")
+        quiet_fit(SoftmaxRegressionClassifier(lr=lr, max_iter=max_iter, **settings), container(X), y)
+        for lr, max_iter in ((0.1, 500), ("auto", 1))
     )
     np.testing.assert_array_equal(numeric.scale_, automatic.scale_)
     U = X / numeric.scale_
@@ -93,10 +94,10 @@ def test_a_numeric_step_reaches_the_optimum(container, l1_ratio):
 
 @cache
 def optimum_of_l1(name, l1_ratio, alpha):
-    """Standardised X, y, and a peer that has converged."""
+    """Standardised X, y, and a peer that has converged: a smaller tol gives it the same zeros."""
     X, y = DATASETS[name](return_X_y=True)
-    X = StandardScaler().fit_transform(X)
-    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
+    X, y = StandardScaler().fit_transform(X[:600]), y[:600]
+    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-5, max_iter=3000)
     return X, y, quiet_fit(peer, X, y)
 
 
@@ -216,9 +217,8 @@ def test_rows_in_the_order_of_their_classes_are_told(mnist, n_sorted, told):
 
 
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])
-@pytest.mark.parametrize("batch_size", [128, 60_000])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
-def test_memory(dtype, batch_size, backend):
+def test_memory(dtype, backend):
     """Training on MNIST's shape takes less than 20 MB beside X, 60 in one minibatch. Peak memory needs a process of its own."""
     program = f"""
         import resource
@@ -232,12 +232,14 @@ def test_memory(dtype, batch_size, backend):
             for i in range(0, 60000, 1000):
                 X[i:i + 1000] = raw[i:i + 1000]
         y = rng.integers(0, 10, size=60000)
-        SoftmaxRegressionClassifier(max_iter=1, backend="{backend}").fit(X[:500], y[:500])  # threads and libraries
+        SoftmaxRegressionClassifier(max_iter=1, backend="{backend}", n_jobs=2).fit(X[:500], y[:500])  # threads and libraries
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        SoftmaxRegressionClassifier(max_iter=2, backend="{backend}", batch_size={batch_size}).fit(X, y)
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+        for batch_size in (128, 60_000):
+            SoftmaxRegressionClassifier(max_iter=2, backend="{backend}", batch_size=batch_size, n_jobs=2).fit(X, y)
+            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     """
-    assert float(run(program, timeout=300).stdout) < (20 if batch_size == 128 else 60)
+    small, whole = map(float, run(program, timeout=300).stdout.split())
+    assert small < 20 and whole < 60
 
 
 def test_fit_in_a_forked_child():
