@@ -33,6 +33,11 @@ def streamed(model, rows, size, y=Y, container=np.asarray):
     return model
 
 
+def streamed_at_first(model, size, y=Y):
+    """On the training rows: 200 in calls of this size, and the others in calls of 50, which take less time."""
+    return streamed(streamed(model, TRAIN[:200], size, y), TRAIN[200:], 50, y)
+
+
 def test_single_rows_after_a_fit_do_no_harm():
     """Fault 5: .49 became 4.58."""
     model = make().fit(X[:1000], Y[:1000])
@@ -113,7 +118,7 @@ FIRST = {
 def test_a_first_call_fixes_no_scale(name, n_first, size):
     first = TRAIN[:n_first]
     model = make().partial_fit(FIRST[name](X[first]), Y[first], classes=range(10))
-    assert loss(streamed(model, TRAIN, size)) < 0.19
+    assert loss(streamed_at_first(model, size)) < 0.19
 
 
 def test_a_row_that_is_a_thousand_times_too_large_does_no_harm():
@@ -128,8 +133,8 @@ def test_a_half_life_follows_drift(size):
     drifted = np.random.default_rng(1).permutation(10)[Y]
 
     def after_drift(**params):
-        model = streamed(make(**params), np.tile(TRAIN, 2), size)
-        return loss(streamed(model, TRAIN, size, y=drifted), y=drifted)
+        model = streamed_at_first(streamed_at_first(make(**params), size), size)
+        return loss(streamed_at_first(model, size, drifted), y=drifted)
 
     assert after_drift(half_life=200) < 0.2 < 0.25 < after_drift()
 

@@ -116,15 +116,15 @@ def test_balanced_in_a_stream_counts_all_rows_so_far():
 
 
 @pytest.mark.parametrize("class_weight", [{0: 1, 1: 50}, "balanced"])
-@pytest.mark.parametrize("size", [1, 10, 500])
+@pytest.mark.parametrize("size", [1, 10, 300])
 def test_class_weights_count_in_calls_of_any_size(class_weight, size):
     rng = np.random.default_rng(0)
-    y = (rng.random(500) < 0.1).astype(int)
-    X = rng.normal(size=(500, 5)) + 0.5 * y[:, np.newaxis]
+    y = (rng.random(300) < 0.1).astype(int)
+    X = rng.normal(size=(300, 5)) + 0.5 * y[:, np.newaxis]
 
     def mean_probability(**params):
         model = make(**params)
-        for i in range(0, 500, size):
+        for i in range(0, 300, size):
             model.partial_fit(X[i : i + size], y[i : i + size], classes=[0, 1])
         return model.predict_proba(X)[:, 1].mean()
 
