@@ -16,9 +16,9 @@ SETTINGS = [
     {"class_weight": "balanced"},
     {"l1_ratio": 0.5},
     # the 3000 launches of a default fit would take minutes here
-    {"backend": "opencl", "max_iter": 100},
-    {"backend": "opencl", "max_iter": 100, "lr": 0.1},
-    {"backend": "opencl", "max_iter": 100, "early_stopping": True},
+    {"backend": "opencl", "max_iter": 30},
+    {"backend": "opencl", "max_iter": 30, "lr": 0.1},
+    {"backend": "opencl", "max_iter": 30, "early_stopping": True},
 ]
 
 # The split that early stopping makes draws rows: a row repeated may be on both sides, a row weighted is on one.

@@ -90,11 +90,11 @@ def test_sizes_of_features(size, container, dtype, n_classes, backend):
         "huge": np.sqrt(np.finfo(dtype).max),
     }[size]
     X, y = container((FEATURES * factor).astype(dtype)), LABELS[n_classes]
-    clf = SoftmaxRegressionClassifier(alpha=0, max_iter=300, random_state=0, backend=backend).fit(X, y)
+    clf = SoftmaxRegressionClassifier(alpha=0, max_iter=60, random_state=0, backend=backend).fit(X, y)
     check_probabilities(clf, X)
     if size != "subnormal":  # 1 / scale is beyond the type: nothing can be learned from these, and nothing is spoilt
         assert clf.score(X, y) > 0.95
-    clf = SoftmaxRegressionClassifier(max_iter=300, random_state=0, backend=backend).fit(X, y)
+    clf = SoftmaxRegressionClassifier(max_iter=60, random_state=0, backend=backend).fit(X, y)
     check_probabilities(clf, X)
 
 
@@ -146,6 +146,6 @@ def test_weights_of_any_size(weight, backend):
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 def test_a_penalty_beyond_all_bounds(container, dtype, l1_ratio, alpha, backend):
     X, y = container(FEATURES.astype(dtype)), LABELS[3]
-    clf = SoftmaxRegressionClassifier(alpha=alpha, l1_ratio=l1_ratio, max_iter=300, backend=backend).fit(X, y)
+    clf = SoftmaxRegressionClassifier(alpha=alpha, l1_ratio=l1_ratio, max_iter=100, backend=backend).fit(X, y)
     assert abs(clf.coef_).max() < 1e-25
     assert_allclose(clf.predict_proba(X), np.tile(np.bincount(y) / N, (N, 1)), atol=0.02)
