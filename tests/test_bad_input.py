@@ -1,7 +1,9 @@
 """One table of what goes wrong: how it is called, the error, and the words that its message must have."""
 
+import copy
 import re
 import reprlib
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -432,13 +434,19 @@ row(
 # ---- the tests
 
 
-def estimator(state):
-    clf = SoftmaxRegressionClassifier(max_iter=4, batch_size=8, random_state=0)
+@cache
+def trained(state, backend):
+    clf = SoftmaxRegressionClassifier(max_iter=4, batch_size=8, random_state=0, backend=backend)
     if state != "nothing":
         clf.partial_fit(X, Y, classes=[0, 1, 2])
     if state == "fit":
         clf.fit(X, Y, X_val=X, y_val=Y)
     return clf
+
+
+def estimator(state):
+    """One of its own for each test."""
+    return copy.deepcopy(trained(state, SoftmaxRegressionClassifier().backend))
 
 
 # The checks come before the backend: over OpenCL one prior state is enough.
