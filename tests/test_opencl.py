@@ -483,7 +483,7 @@ def test_interrupt():
             sent.append(time.perf_counter())
             os.kill(os.getpid(), signal.SIGINT)
 
-        threading.Timer(1, interrupt).start()
+        threading.Timer(0.3, interrupt).start()
         try:
             model.set_params(max_iter=10**6).fit(X, y)
         except KeyboardInterrupt:
