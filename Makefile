@@ -6,8 +6,9 @@ PIP = .venv/bin/python -m pip --disable-pip-version-check
 demo: .venv/installed
 	.venv/bin/python examples/mnist.py
 
+# Two processes share the files of tests, each with one thread where a test does not ask for more.
 test: .venv/installed-test opencl-driver
-	.venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 .venv/bin/python -m pytest -n 2 --dist loadfile
 
 # The OpenCL tests want a device that works: PoCL makes one of the processor.
 opencl-driver: .venv/installed-test
