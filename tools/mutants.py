@@ -37,6 +37,12 @@ DATA, VALIDATION = "skdl/_data.py", "skdl/_validation.py"
 PARAMETERS, CALLBACKS = "skdl/_parameters.py", "skdl/_callbacks.py"
 OPENMP, LAYOUTS, THREADS = "skdl/openmp/_backend.py", "skdl/openmp/_layouts.py", "skdl/openmp/_threads.py"
 
+# The tests of a module come before all others: most of its mutants die there.
+TESTS_OF = {
+    EVIDENCE: "evidence", SAMPLING: "uneven_rows", CONVERGENCE: "convergence", SCHEDULE: "convergence", STREAM: "stream",
+    VALIDATION: "bad_input", CALLBACKS: "ecosystem", THREADS: "processes",
+}  # fmt: skip
+
 MUTANTS = [
     # ---- the step and its penalties
     ("step uphill", MICRO, "V x = NAME(load)(w) - lr * g;", "V x = NAME(load)(w) + lr * g;"),
@@ -423,7 +429,7 @@ def judge(mutant):
         if is_kernel and name not in RACES and not folder.build():
             return name, "ERROR: it does not compile"
         kind = "races" if name in RACES else "kernels" if is_kernel else "loop"
-        killer = folder.test(TESTS[kind])
+        killer = folder.test(sorted(TESTS[kind], key=lambda module: module != TESTS_OF.get(file)))
         return name, f"killed by {killer}" if killer else "SURVIVED"
     finally:
         target.write_text(source)
