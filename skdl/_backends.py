@@ -65,10 +65,12 @@ class Backend(Protocol):
     def velocity(self):
         """Copies of their velocities, a tuple like `parameters`."""
 
-    def predictor(self, X, rows=None):
+    def predictor(self, X, rows=None, y=None):
         """Place X once, for as many predictions as are wanted from its `rows` (None: all), of which there is one at least.
 
-        Returns a function: parameters -> logits (n_models, n_rows, n_outputs), in the wider of the types of X and coef.
+        Returns a function: parameters, one of `skdl._softmax.OUTPUTS` ("logits" if none is named) -> that, with an axis of
+        models before it, and whether all logits were finite. Logits are of the wider of the types of X and coef. "losses"
+        need y, the class numbers (n_rows,) int32 of these rows.
         """
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdl import _softmax, _validation
 from skdl._auto import auto_epochs
-from skdl._backends import get_backend
+from skdl._backends import compute_dtype, get_backend
 from skdl._callbacks import CallbackHooks, CallbackSupportMixin, with_callbacks
 from skdl._data import InMemory
 from skdl._parameters import check
@@ -454,8 +454,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
 
     # ---- prediction
 
-    def _logits(self, X):
-        """Logits (n_samples, n_outputs)."""
+    def _predicted(self, X, output):
+        """One of `_softmax.OUTPUTS` for the rows of X."""
         check_is_fitted(self)
         X = _validation.validate_prediction(self, X)
         n_outputs = _softmax.n_outputs(len(self.classes_))
@@ -465,12 +465,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         except ImportError:  # PyOpenCL's; a fitted model is NumPy arrays, which need it no more
             backend_class = get_backend("openmp")
         backend = backend_class(InMemory(X), n_outputs, n_jobs=self.n_jobs, device=self.device)
-        [logits] = backend.predictor(X)(with_model_axis((self.coef_, self.intercept_)))
-        if not np.isfinite(logits).all():
+        [result], finite = backend.predictor(X)(with_model_axis((self.coef_, self.intercept_)), output)
+        if not finite:
             if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
                 raise ValueError("coef_ or intercept_ contains NaN or infinity: this model needs finite numbers.")
-            raise ValueError(f"X is too large for this model: a logit overflows {logits.dtype}.")
-        return logits
+            dtype = np.result_type(compute_dtype(X.dtype), self.coef_)
+            raise ValueError(f"X is too large for this model: a logit overflows {dtype}.")
+        return result
 
     def decision_function(self, X):
         """Logits W x + b.
@@ -484,7 +485,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             With two classes, > 0 means the second one. float64 where X or the coefficients are, else float32.
         """
-        return _softmax.decision_values(self._logits(X))
+        return _softmax.decision_values(self._predicted(X, "logits"))
 
     def predict(self, X):
         """The most probable class of each row.
@@ -498,7 +499,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         y : ndarray of shape (n_samples,)
             Labels, of the type of `classes_`.
         """
-        numbers = _softmax.class_numbers(self._logits(X))
+        numbers = self._predicted(X, "classes")
         return self.classes_[numbers]
 
     def predict_proba(self, X):
@@ -513,7 +514,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`, of the type of `decision_function`.
         """
-        return _softmax.probabilities(self._logits(X))
+        return self._predicted(X, "probabilities")
 
     def predict_log_proba(self, X):
         """Logarithms of the probabilities, precise where a probability itself would be 0.
@@ -526,7 +527,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return _softmax.log_probabilities(self._logits(X))
+        return self._predicted(X, "log_probabilities")
 
     # ---- persistence
 
@@ -566,10 +567,10 @@ def _validator(backend, X, y, weight, rows):
 
     It is placed when it is first needed, so that the rows to train on have the first claim to a device's memory.
     """
-    predictor = cache(lambda: backend.predictor(X, rows))
+    predictor = cache(lambda: backend.predictor(X, rows, y.astype(np.int32)))
 
     def validate(coef, intercept):
-        [logits] = predictor()(with_model_axis((coef, intercept)))
-        return _softmax.log_loss_and_accuracy(logits, y, weight)
+        [(losses, correct)], _ = predictor()(with_model_axis((coef, intercept)), "losses")
+        return np.average(losses, weights=weight), np.average(correct, weights=weight)
 
     return validate

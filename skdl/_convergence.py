@@ -143,7 +143,7 @@ class Gauge:
         rows = self.source.rows
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), CURVATURE_ROWS)).astype(int)]
         _, _, weight = self.source.block
-        [logits] = self.backend.predictor(self.source.X, rows)((coef[np.newaxis], intercept[np.newaxis]))
+        [logits], _ = self.backend.predictor(self.source.X, rows)((coef[np.newaxis], intercept[np.newaxis]))
         return _softmax.mean_curvature(logits.astype(np.float64), None if weight is None else weight[rows])
 
 

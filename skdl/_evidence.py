@@ -212,7 +212,7 @@ class Evidence:
         model has hardly been trained, and tells nothing yet.
         """
         self._due = self._due[1:]
-        [logits] = self._predict((coef[np.newaxis], intercept[np.newaxis]))
+        [logits], _ = self._predict((coef[np.newaxis], intercept[np.newaxis]))
         logits = logits.astype(np.float64)
         coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
         strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio

@@ -24,7 +24,7 @@ the user wants to stop (Ctrl-C).
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
 import numpy as np
@@ -43,6 +43,7 @@ cdef extern from "Python.h":
 cdef extern from "_microkernels.h" nogil:
     const int SKDL_OPENMP
     const int SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8
+    const int SKDL_LOGITS, SKDL_PROBABILITIES, SKDL_LOG_PROBABILITIES, SKDL_CLASSES, SKDL_LOSSES
     const int64_t SKDL_PAD
     int omp_get_thread_num()
     int omp_get_num_threads()
@@ -92,6 +93,7 @@ cdef extern from "_microkernels.h" nogil:
         skdl_lags lags
         const int64_t* order
         int64_t n_order
+        const int32_t* place
         const void* first_row
         void* extremes
 
@@ -110,17 +112,19 @@ cdef extern from "_microkernels.h" nogil:
                          int last, double lr) noexcept nogil
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
-        void (*write_logits)(const skdl_task*, int64_t n_rows, void* out) noexcept nogil
+        int (*finish)(const skdl_task*, int output, int64_t start, int64_t n_rows, void* result) noexcept nogil
         void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
         void (*lagged_update)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* last_step,
                               int32_t until) noexcept nogil
         void (*finish_lagged)(const skdl_task*, int64_t c0, int64_t c1, int32_t* last_step, int32_t last) noexcept nogil
+        void (*sparse_logits)(const skdl_task*, int64_t start, int64_t n_rows) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, double* total) noexcept nogil
 
     ctypedef struct skdl_barrier:
         int stop
 
+    int64_t skdl_claim(int64_t*)
     const int SKDL_STOP, SKDL_LEAVE
     int skdl_wait(skdl_barrier*, int n_threads, double* waited)
     void skdl_ask(skdl_barrier*, int stop)
@@ -131,6 +135,8 @@ cdef extern from "_microkernels.h" nogil:
 
 STORAGE = {np.dtype(np.float64): SKDL_FLOAT64, np.dtype(np.float32): SKDL_FLOAT32, np.dtype(np.float16): SKDL_FLOAT16,
            np.dtype(np.uint8): SKDL_UINT8, np.dtype(np.bool_): SKDL_UINT8, np.dtype(np.int8): SKDL_INT8}
+OUTPUTS = {"logits": SKDL_LOGITS, "probabilities": SKDL_PROBABILITIES, "log_probabilities": SKDL_LOG_PROBABILITIES,
+           "classes": SKDL_CLASSES, "losses": SKDL_LOSSES}
 PAD = SKDL_PAD
 OPENMP = bool(SKDL_OPENMP)
 INT32, INT64, FLOAT64 = np.dtype(np.int32), np.dtype(np.int64), np.dtype(np.float64)
@@ -585,53 +591,126 @@ def run_epochs(
 
 # ---- prediction
 
-cdef void predict_worker(const skdl_kernels* kernels, const skdl_task* shared, skdl_barrier* barrier, int64_t item_size,
-                         char* out) noexcept nogil:
-    cdef Worker me = this_worker(barrier)
+# What the threads of a prediction share: the next chunk that nobody has claimed, and whether all logits so far are finite.
+cdef struct Prediction:
+    skdl_barrier barrier
+    int64_t n_claimed
+    int output, finite
+    char* result
+
+
+cdef void predict_worker(const skdl_kernels* kernels, const skdl_task* shared, Prediction* p, int64_t item_size) noexcept nogil:
+    """Chunk after chunk that no other thread has claimed, so that a thread that is held up holds up no other."""
+    cdef Worker me = this_worker(&p.barrier)
     cdef skdl_task t = shared[0]
     cdef skdl_scratch* scratch = &t.scratch
-    cdef int64_t start, blk, n_rows, i, n_outputs = t.model.n_outputs, n_chunks = n_units(t.n_order, scratch.chunk)
+    cdef int64_t n_rows, n_outputs = t.model.n_outputs
+    cdef int64_t start = skdl_claim(&p.n_claimed) * scratch.chunk, following
     cdef skdl_fetch fetch
-    scratch.packed = <char*>scratch.packed + me.thread * scratch.chunk * t.model.ld * item_size
-    scratch.logits = <char*>scratch.logits + me.thread * scratch.n_blocks * n_outputs * scratch.chunk * item_size
-    for i in range(share(n_chunks, me.thread, me.n_threads), share(n_chunks, me.thread + 1, me.n_threads)):
-        start = i * scratch.chunk
+    if t.data.indptr == NULL:
+        scratch.packed = <char*>scratch.packed + me.thread * scratch.chunk * t.model.ld * item_size
+    scratch.logits = <char*>scratch.logits + me.thread * n_outputs * (scratch.chunk + SKDL_PAD) * item_size
+    while start < t.n_order:
+        following = skdl_claim(&p.n_claimed) * scratch.chunk
         n_rows = min(scratch.chunk, t.n_order - start)
-        kernels.plan_fetch(&t, &fetch, start + n_rows, 0, n_rows, n_rows, 0, scratch.n_blocks, 0)
-        for blk in range(scratch.n_blocks):
-            kernels.forward(&t, &fetch, start, 0, n_rows, n_rows, blk)
-        kernels.write_logits(&t, n_rows, out + start * n_outputs * item_size)
+        if t.data.indptr != NULL:
+            kernels.sparse_logits(&t, start, n_rows)
+        else:
+            kernels.plan_fetch(&t, &fetch, following, 0, n_rows, n_rows, 0, 1, 0)
+            kernels.forward(&t, &fetch, start, 0, n_rows, n_rows, 0)
+        if not kernels.finish(&t, p.output, start, n_rows, p.result):
+            p.finite = False
+        poll_signals(&me)
+        if skdl_asked(&p.barrier):
+            return
+        start = following
+
+
+def predict(
+    Data data not None,
+    Model model not None,
+    Scratch scratch not None,            # one block; for each thread: logits (n_outputs * (chunk + PAD),), and, where X is
+                                         #        dense, packed (chunk * ld,)
+    const int64_t[::1] rows,             # IN     (n_rows,) the rows to predict; None: all
+    const int32_t[::1] place,            # IN     CSR: (n_features,) which row of coef belongs to a feature; None: as many
+    str output not None,                 # one of OUTPUTS
+    int64_t n_rows,
+    result not None,                     # OUT    of the type and shape that _microkernels.h says
+    int n_threads,
+    int isa,
+):
+    """What is asked for of the logits X W^T + b; return whether all of these are finite. For CSR, W^T is given for W."""
+    cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, scratch.dtype)
+    cdef skdl_task task
+    cdef Prediction p
+    cdef int64_t item_size = scratch.dtype.itemsize
+    cdef list kept = []
+    memset(&task, 0, sizeof(skdl_task))
+    memset(&p, 0, sizeof(Prediction))
+    task.data, task.model, task.scratch = data.c, model.c, scratch.c
+    task.n_order = n_rows
+    scratch.check(
+        0 if task.data.indptr != NULL else n_threads * task.scratch.chunk * task.model.ld,
+        n_threads * task.model.n_outputs * (task.scratch.chunk + SKDL_PAD),
+    )
+    if rows is not None:
+        task.order = &rows[0]
+    if place is not None:
+        task.place = &place[0]
+    p.output, p.finite, p.result = OUTPUTS[output], True, <char*>address(result, result.dtype, kept, True)
+    n_threads = threads_now(n_threads)
+    with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
+        predict_worker(kernels, &task, &p, item_size)
+    raise_pending(p.barrier.stop == SKDL_STOP)
+    return bool(p.finite)
+
+
+def mark_features(
+    const index[::1] indices,            # IN     (nnz,)
+    const index[::1] indptr,             # IN     (n_samples + 1,)
+    const int64_t[::1] rows,             # IN     (n_rows,); None: all
+    uint8_t[::1] occurs,                 # OUT    (n_features,) 1 where these rows have a value stored; zeros before
+):
+    """Find the features that occur in CSR rows."""
+    cdef int64_t i, row, e, n_rows = indptr.shape[0] - 1 if rows is None else rows.shape[0]
+    cdef double last_poll = skdl_seconds()
+    cdef bint stopped = False
+    with nogil:
+        for i in range(n_rows):
+            if i % 64 == 0 and interrupted(&last_poll):
+                stopped = True
+                break
+            row = i if rows is None else rows[i]
+            for e in range(indptr[row], indptr[row + 1]):
+                occurs[indices[e]] = 1
+    raise_pending(stopped)
+
+
+cdef void gather_worker(const real[:, ::1] coef, const int64_t[::1] features, real[:, ::1] out,
+                        skdl_barrier* barrier) noexcept nogil:
+    cdef Worker me = this_worker(barrier)
+    cdef int64_t group, i, c, n_places = out.shape[0], n_groups = n_units(n_places, SKDL_PAD)
+    for group in range(share(n_groups, me.thread, me.n_threads), share(n_groups, me.thread + 1, me.n_threads)):
+        for c in range(coef.shape[0]):  # a few features at a time, whose rows of `out` stay in L1
+            for i in range(group * SKDL_PAD, min((group + 1) * SKDL_PAD, n_places)):
+                out[i, c] = coef[c, i if features is None else features[i]]
         poll_signals(&me)
         if skdl_asked(barrier):
             return
 
 
-def decision_function(
-    Data data not None,
-    Model model not None,
-    Scratch scratch not None,            # packed (chunk * ld,) and logits (n_blocks * n_outputs * chunk,) for each thread
-    const int64_t[::1] rows,             # IN     (n_rows,) the rows to predict; None: all
-    real[:, ::1] out not None,           # OUT    (n_rows, n_outputs)
+def gather_coefficients(
+    const real[:, ::1] coef not None,    # IN     (n_outputs, n_features)
+    const int64_t[::1] features,         # IN     (n_places,) ascending; None: all
+    real[:, ::1] out not None,           # OUT    (n_places, ld); what is beyond n_outputs stays
     int n_threads,
-    int isa,
 ):
-    """Logits X W^T + b of dense rows."""
-    cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, scratch.dtype)
-    cdef skdl_task task
+    """Transpose the coefficients of some features."""
     cdef skdl_barrier barrier
-    memset(&task, 0, sizeof(skdl_task))
     memset(&barrier, 0, sizeof(skdl_barrier))
-    task.data, task.model, task.scratch = data.c, model.c, scratch.c
-    task.n_order = out.shape[0]
-    scratch.check(
-        n_threads * task.scratch.chunk * task.model.ld,
-        n_threads * task.scratch.n_blocks * task.model.n_outputs * task.scratch.chunk,
-    )
-    if rows is not None:
-        task.order = &rows[0]
     n_threads = threads_now(n_threads)
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
-        predict_worker(kernels, &task, &barrier, sizeof(real), <char*>&out[0, 0])
+        gather_worker(coef, features, out, &barrier)
     raise_pending(barrier.stop == SKDL_STOP)
 
 

@@ -8,6 +8,7 @@
 #ifndef SKDL_MICROKERNELS_H
 #define SKDL_MICROKERNELS_H
 
+#include <float.h>
 #include <limits.h>
 #include <sched.h>
 #include <stdint.h>
@@ -39,6 +40,10 @@
 enum { SKDL_FLOAT64, SKDL_FLOAT32, SKDL_FLOAT16, SKDL_UINT8, SKDL_INT8 };
 static const int64_t skdl_item_size[] = {8, 4, 2, 1, 1};
 
+/* What a prediction is asked for; the result is real (n_rows, n_outputs); twice real (n_rows, n_classes); int64 (n_rows,), the
+ * most probable class of each row; double (2, n_rows), its loss and whether its class is that. */
+enum { SKDL_LOGITS, SKDL_PROBABILITIES, SKDL_LOG_PROBABILITIES, SKDL_CLASSES, SKDL_LOSSES };
+
 /* What a micro-kernel reads and writes. `real` is float or double, like the table in use.
  * A block is a range of columns [block[blk], block[blk + 1]); a chunk is those rows of a minibatch that are in scratch. */
 
@@ -47,7 +52,7 @@ typedef struct {
     const char *X;       /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
     const char *indices; /* IN    (nnz,) int32, or int64 where index64 */
     const char *indptr;  /* IN    (n_samples + 1,) like indices */
-    const int32_t *y;    /* IN    (n_samples,) class numbers; NULL to predict */
+    const int32_t *y;    /* IN    (n_samples,) class numbers; to predict (n_rows,), NULL where no losses are asked for */
     const void *weight;  /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
     int64_t n_features;
     int storage, index64;
@@ -92,6 +97,9 @@ typedef struct {
     skdl_lags lags;
     const int64_t *order; /* IN    (n_order,) rows in the order in which they are visited; to predict also NULL: 0, 1, 2, ... */
     int64_t n_order;
+    /* prediction of CSR only */
+    const int32_t
+        *place; /* IN    (n_features,) the row of coef of each feature that occurs; NULL: row j is that of feature j */
     /* statistics only */
     const void *first_row; /* IN    (ld,) real */
     void *extremes;        /* INOUT (2, ld) real, minimum and maximum */
@@ -118,12 +126,13 @@ typedef struct {
                      double lr);
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
-    void (*write_logits)(const skdl_task *, int64_t n_rows, void *out);
+    int (*finish)(const skdl_task *, int output, int64_t start, int64_t n_rows, void *result);
     void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
     void (*lagged_update)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *last_step,
                           int32_t until);
     void (*finish_lagged)(const skdl_task *, int64_t c0, int64_t c1, int32_t *last_step, int32_t last);
+    void (*sparse_logits)(const skdl_task *, int64_t start, int64_t n_rows);
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
 } skdl_kernels;
 
@@ -192,6 +201,9 @@ static inline int skdl_wait(skdl_barrier *b, int n_threads, double *waited)
     return b->stopping;
 }
 
+/* The next number of a count that threads share. */
+static inline int64_t skdl_claim(int64_t *count) { return __atomic_fetch_add(count, 1, __ATOMIC_RELAXED); }
+
 /* Lanes of two vectors a and b in a new order: lane i of a is i, of b it is i + the number of lanes. */
 #if defined(__clang__)
 #define SHUFFLE(a, b, mask_type, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
@@ -202,6 +214,7 @@ static inline int skdl_wait(skdl_barrier *b, int n_threads, double *waited)
 #define SKDL_JOIN_(f, isa, real) skdl_##f##_##isa##_##real
 #define SKDL_JOIN(f, isa, real) SKDL_JOIN_(f, isa, real)
 #define NAME(f) SKDL_JOIN(f, ISA, REAL)
+#define DOUBLE(f) SKDL_JOIN(f, ISA, double)
 #define SKDL_STRING_(...) #__VA_ARGS__
 #define SKDL_STRING(...) SKDL_STRING_(__VA_ARGS__)
 
@@ -219,6 +232,10 @@ static inline int skdl_wait(skdl_barrier *b, int n_threads, double *waited)
 
 /* Register tiles: the sums and the operands of a tile must fit into 16 or 32 registers. Tiles have up to 6 outputs. */
 #define FORWARD_ROWS 4
+/* From so many outputs on, the forward pass transposes the rows, in panels of so many columns. */
+#define WIDE_OUTPUTS 32
+#define PANEL_COLUMNS 128
+#define COLUMN_TILE 4
 
 #define ISA baseline
 #define VECTOR_BYTES 16

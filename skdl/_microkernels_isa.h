@@ -1,9 +1,9 @@
-/* The micro-kernels of one instruction set, for float and for double; included by _microkernels.h. */
-#define REAL float
-#define LANE_BYTES 4
-#include "_microkernels_isa_real.h"
+/* The micro-kernels of one instruction set, for double and for float; included by _microkernels.h. Float's use some of double's. */
 #define REAL double
 #define LANE_BYTES 8
+#include "_microkernels_isa_real.h"
+#define REAL float
+#define LANE_BYTES 4
 #include "_microkernels_isa_real.h"
 
 #undef ISA

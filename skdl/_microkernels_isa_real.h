@@ -101,6 +101,34 @@ INLINE void NAME(horizontal_sums)(V v0, V v1, V v2, V v3, REAL *out)
 #undef HIGH_PAIRS
 }
 
+/* v[i][l] becomes v[l][i], by log2(LANES) perfect shuffles: each moves the first bit of (i, l) to its end. */
+INLINE void NAME(transpose)(V *v)
+{
+#if LANES == 16
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
+#elif LANES == 8
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 8, 1, 9, 2, 10, 3, 11)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 4, 12, 5, 13, 6, 14, 7, 15)
+#elif LANES == 4
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 4, 1, 5)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 2, 6, 3, 7)
+#else
+#define LOW(a, b) SHUFFLE(a, b, VI, 0, 2)
+#define HIGH(a, b) SHUFFLE(a, b, VI, 1, 3)
+#endif
+    V shuffled[LANES];
+    UNROLLED_FOR (int n = 1; n < LANES; n *= 2) {
+        UNROLLED_FOR (int i = 0; i < LANES / 2; i++) {
+            shuffled[2 * i] = LOW(v[i], v[i + LANES / 2]);
+            shuffled[2 * i + 1] = HIGH(v[i], v[i + LANES / 2]);
+        }
+        UNROLLED_FOR (int i = 0; i < LANES; i++) v[i] = shuffled[i];
+    }
+#undef LOW
+#undef HIGH
+}
+
 /* exp: x = n log 2 + r with |r| <= log(2) / 2, Taylor series in r, 2^n put into the exponent bits.
  * For x <= 0 (softmax subtracts the maximum); x below the logarithm of the smallest normal number counts as that. */
 INLINE V NAME(exponential)(V x)
@@ -245,9 +273,11 @@ static void NAME(plan_fetch)(const skdl_task *t, skdl_fetch *fetch, int64_t star
     const int64_t end = start + r1 < t->n_order ? start + r1 : t->n_order,
                   n = (j1 < t->data.n_features ? j1 : t->data.n_features) - j0;
     const int64_t n_vectors = (j1 - j0) / LANES;
-    const int64_t n_steps = n_vectors
-                            * ((r1 - r0) * NAME(n_tiles)(t->model.n_outputs, FORWARD_OUTPUTS) / FORWARD_ROWS
-                               + n_rows * NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS) / BACKWARD_VECTORS);
+    const int64_t n_forward =
+        t->model.n_outputs >= WIDE_OUTPUTS
+            ? (r1 - r0) * NAME(n_tiles)(t->model.n_outputs, BACKWARD_OUTPUTS) / (BACKWARD_VECTORS * COLUMN_TILE)
+            : (r1 - r0) * NAME(n_tiles)(t->model.n_outputs, FORWARD_OUTPUTS) / FORWARD_ROWS;
+    const int64_t n_steps = n_vectors * (n_forward + n_rows * NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS) / BACKWARD_VECTORS);
     *fetch = (skdl_fetch){.task = t, .position = start + r0, .end = end, .column = j0, .n_bytes = n * size};
     if (fetch->position >= end || n_steps == 0) return;
     fetch->row = NAME(row_address)(t, fetch->position, j0);
@@ -284,6 +314,77 @@ INLINE void NAME(forward_tile)(const int n_outputs, skdl_fetch *fetch, const REA
         NAME(horizontal_sums)(sum[0][c], sum[1][c], sum[2][c], sum[3][c], out + c * ldo);
 }
 
+/* TILE(outputs, vectors) with constants for both. */
+#define OUTPUT_TILES(N_OUTPUTS, VECTORS) \
+    switch (N_OUTPUTS) {                 \
+    case 1: TILE(1, VECTORS); break;     \
+    case 2: TILE(2, VECTORS); break;     \
+    case 3: TILE(3, VECTORS); break;     \
+    case 4: TILE(4, VECTORS); break;     \
+    case 5: TILE(5, VECTORS); break;     \
+    case 6: TILE(6, VECTORS); break;     \
+    }
+#define BACKWARD_TILES(N_OUTPUTS, N_VECTORS)           \
+    do {                                               \
+        if (N_VECTORS == 1) OUTPUT_TILES(N_OUTPUTS, 1) \
+        else OUTPUT_TILES(N_OUTPUTS, BACKWARD_VECTORS) \
+    } while (0)
+
+INLINE void NAME(wide_forward_tile)(const int n_outputs, const int n_vectors, skdl_fetch *fetch, int64_t n_columns, const V *x,
+                                    const REAL *w, int64_t ld, int first, REAL *out, int64_t ldo)
+{
+    V sum[BACKWARD_OUTPUTS][BACKWARD_VECTORS] = {0};
+    for (int64_t j = 0; j < n_columns; j += COLUMN_TILE, x += COLUMN_TILE * n_vectors) {
+        NAME(fetch_some)(fetch);
+        UNROLLED_FOR (int i = 0; i < COLUMN_TILE; i++)
+            UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
+                const REAL wj = w[c * ld + j + i];
+                UNROLLED_FOR (int k = 0; k < n_vectors; k++) sum[c][k] += x[i * n_vectors + k] * wj;
+            }
+    }
+    UNROLLED_FOR (int c = 0; c < n_outputs; c++)
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
+            REAL *o = out + c * ldo + k * LANES;
+            if (!first) sum[c][k] += NAME(load)(o);
+            NAME(store)(o, sum[c][k]);
+        }
+}
+
+/* The partial logits of packed rows [r0, r1) where there are many outputs. Lanes are rows, which spares the sums over lanes:
+ * a panel of rows is transposed, stays in L1, and meets all outputs, whose coefficients of these columns stay in L2. Apart from `forward`, whose registers it would spill. */
+static __attribute__((noinline)) void NAME(wide_forward)(const skdl_task *t, skdl_fetch *fetch, int64_t r0, int64_t r1,
+                                                         int64_t blk)
+{
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = t->model.n_outputs;
+    const int64_t ld = t->model.ld, ldo = t->scratch.chunk, n_tiles = NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS);
+    REAL *out = (REAL *)t->scratch.logits + blk * n_outputs * ldo;
+    V panel[PANEL_COLUMNS * BACKWARD_VECTORS] __attribute__((aligned(VECTOR_BYTES)));
+    for (int64_t j = 0; j < width; j += PANEL_COLUMNS) {
+        const int64_t n_columns = width - j < PANEL_COLUMNS ? width - j : PANEL_COLUMNS;
+        for (int64_t r = r0; r < r1;) {
+            const int64_t n_vectors = r + BACKWARD_VECTORS * LANES <= r1 ? BACKWARD_VECTORS : 1;
+            const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0 + r * width + j;
+            for (int64_t k = 0; k < n_vectors; k++)
+                for (int64_t i = 0; i < n_columns; i += LANES) {
+                    V v[LANES];
+                    UNROLLED_FOR (int l = 0; l < LANES; l++) v[l] = NAME(load)(x + (k * LANES + l) * width + i);
+                    NAME(transpose)(v);
+                    UNROLLED_FOR (int l = 0; l < LANES; l++) panel[(i + l) * n_vectors + k] = v[l];
+                }
+            for (int64_t tile = 0; tile < n_tiles; tile++) {
+                const int64_t c0 = n_outputs * tile / n_tiles, c1 = n_outputs * (tile + 1) / n_tiles;
+                const REAL *w = (const REAL *)t->model.coef + c0 * ld + j0 + j;
+                REAL *o = out + c0 * ldo + r;
+#define TILE(C, VECTORS) \
+    NAME(wide_forward_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, fetch, n_columns, panel, w, ld, j == 0, o, ldo)
+                BACKWARD_TILES(c1 - c0, n_vectors);
+#undef TILE
+            }
+            r += n_vectors * LANES;
+        }
+    }
+}
+
 /* Packs rows [r0, r1) and computes their partial logits from the columns of block blk, a whole row tile at a time. A group
  * of rows is small enough to stay in L1 beside W, or, if W does not fit in L1, large enough to amortise streaming W from L2. */
 static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
@@ -292,6 +393,11 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
     const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = t->model.n_outputs;
     const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0;
     REAL *out = (REAL *)t->scratch.logits + blk * n_outputs * t->scratch.chunk;
+    if (n_outputs >= WIDE_OUTPUTS) {
+        NAME(pack)(t, start, r0, r1, n_rows, blk);
+        NAME(wide_forward)(t, fetch, r0, r1, blk);
+        return;
+    }
     const int64_t n_tiles = NAME(n_tiles)(n_outputs, FORWARD_OUTPUTS);
     const int64_t group = n_outputs * width * LANE_BYTES <= 16384 ? 4 : 32;
     for (int64_t g = r0; g < r1; g += group) {
@@ -411,25 +517,7 @@ static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows
 #define TILE(C, VECTORS)                                                                                                     \
     NAME(backward_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, \
                         (REAL)lr)
-            if (n_vectors == 1) {
-                switch (b - a) {
-                case 1: TILE(1, 1); break;
-                case 2: TILE(2, 1); break;
-                case 3: TILE(3, 1); break;
-                case 4: TILE(4, 1); break;
-                case 5: TILE(5, 1); break;
-                case 6: TILE(6, 1); break;
-                }
-            } else {
-                switch (b - a) {
-                case 1: TILE(1, BACKWARD_VECTORS); break;
-                case 2: TILE(2, BACKWARD_VECTORS); break;
-                case 3: TILE(3, BACKWARD_VECTORS); break;
-                case 4: TILE(4, BACKWARD_VECTORS); break;
-                case 5: TILE(5, BACKWARD_VECTORS); break;
-                case 6: TILE(6, BACKWARD_VECTORS); break;
-                }
-            }
+            BACKWARD_TILES(b - a, n_vectors);
 #undef TILE
         }
         j += n_vectors * LANES;
@@ -458,17 +546,174 @@ static double NAME(sum_loss)(const skdl_task *t, int64_t n_rows)
     return sum;
 }
 
-/* Logits of a chunk, block sums and intercept added, to (n_rows, n_outputs) in C order. */
-static void NAME(write_logits)(const skdl_task *t, int64_t n_rows, void *out)
+/* ---- prediction ------------------------------------------------------------------------------------------------ */
+
+/* Lanes are rows here too. What is made of the logits is computed in double, DOUBLE_LANES rows at a time. */
+#define DOUBLE_LANES (VECTOR_BYTES / 8)
+#define D DOUBLE(vector)
+#define DI DOUBLE(vector_int)
+#if LANE_BYTES == 4
+typedef REAL NAME(half_vector) __attribute__((vector_size(VECTOR_BYTES / 2), aligned(sizeof(REAL)), may_alias));
+INLINE D NAME(load_double)(const REAL *p) { return __builtin_convertvector(*(const NAME(half_vector) *)p, D); }
+INLINE void NAME(store_double)(REAL *p, D x) { *(NAME(half_vector) *)p = __builtin_convertvector(x, NAME(half_vector)); }
+#else
+INLINE D NAME(load_double)(const REAL *p) { return NAME(load)(p); }
+INLINE void NAME(store_double)(REAL *p, D x) { NAME(store)(p, x); }
+
+/* exp(x) for x <= 0: 0 where that is not a normal number. */
+INLINE D NAME(exp_or_zero)(D x)
 {
-    const REAL *b = (const REAL *)t->model.intercept, *z = (const REAL *)t->scratch.logits;
-    for (int64_t c = 0; c < t->model.n_outputs; c++)
-        for (int64_t r = 0; r < n_rows; r++) {
-            REAL h = b[c];
-            for (int64_t blk = 0; blk < t->scratch.n_blocks; blk++)
-                h += z[(blk * t->model.n_outputs + c) * t->scratch.chunk + r];
-            ((REAL *)out)[r * t->model.n_outputs + c] = h;
+    const D lowest = (D){0} - 0.6931471805599453 * (EXPONENT_BIAS - 1);
+    return NAME(select)(x < lowest, (D){0}, NAME(exponential)(x));
+}
+
+/* log(1 + e) for 0 <= e <= 1, precise where 1 + e is rounded to 1, too (Goldberg 1991, theorem 4). */
+INLINE D NAME(log_of_one_and)(D e)
+{
+    const D sum = 1.0 + e, rounded = sum - 1.0;
+    return NAME(select)(rounded == 0.0, e, NAME(logarithm)(sum) * (e / NAME(select)(rounded == 0.0, sum, rounded)));
+}
+#endif
+
+/* Adds the intercept to the logits of LANES rows, in place. Sets the largest of each row and its class, the first of equals;
+ * returns 0 in the lanes of rows whose logits are all finite, else NaN. */
+INLINE V NAME(finish_logits)(const skdl_task *t, REAL *z, V *largest, VI *best)
+{
+    const REAL *b = (const REAL *)t->model.intercept;
+    V top = {0}, defect = {0};
+    VI at = {0};
+    for (int64_t c = 0; c < t->model.n_outputs; c++) {
+        const V h = NAME(load)(z + c * t->scratch.chunk) + b[c];
+        NAME(store)(z + c * t->scratch.chunk, h);
+        defect += h - h;
+        const VI larger = c == 0 ? (h == h) | (h != h) : h > top;
+        top = NAME(select)(larger, h, top);
+        at = (larger & (VI)((VI){0} + (INT)c)) | (~larger & at);
+    }
+    *largest = top, *best = at;
+    return defect;
+}
+
+/* Logits of LANES rows, of which there are n, to rows of out. */
+INLINE void NAME(write_logits)(const skdl_task *t, const REAL *z, int64_t n, REAL *out)
+{
+    const int64_t n_outputs = t->model.n_outputs, ldz = t->scratch.chunk;
+    int64_t c = 0;
+    for (; c + LANES <= n_outputs; c += LANES) {
+        V v[LANES];
+        UNROLLED_FOR (int i = 0; i < LANES; i++) v[i] = NAME(load)(z + (c + i) * ldz);
+        NAME(transpose)(v);
+        for (int64_t i = 0; i < n; i++) NAME(store)(out + i * n_outputs + c, v[i]);
+    }
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t k = c; k < n_outputs; k++) out[i * n_outputs + k] = z[k * ldz + i];
+}
+
+/* exp(h - top) of DOUBLE_LANES rows for all classes, to e unless that is NULL; returns their sum, compensated (Kahan). */
+INLINE D NAME(sum_exponentials)(const skdl_task *t, const REAL *z, D top, D *e)
+{
+    D sum = {0}, carry = {0};
+    for (int64_t c = 0; c < t->model.n_outputs; c++) {
+        const D x = DOUBLE(exp_or_zero)(NAME(load_double)(z + c * t->scratch.chunk) - top);
+        if (e) e[c] = x;
+        const D term = x - carry, total = sum + term;
+        carry = (total - sum) - term;
+        sum = total;
+    }
+    return sum;
+}
+
+/* Probabilities or their logarithms of DOUBLE_LANES rows, of which there are n, to rows of out. */
+INLINE void NAME(write_probabilities)(const skdl_task *t, int logarithms, const REAL *z, D top, int64_t n, REAL *out)
+{
+    const int64_t n_outputs = t->model.n_outputs, ldz = t->scratch.chunk;
+    const D lowest = (D){0} - (LANE_BYTES == 4 ? FLT_MAX : DBL_MAX);
+    if (n_outputs == 1) {
+        const D h = NAME(load_double)(z), zero = {0}, size = DOUBLE(maximum)(h, -h), e = DOUBLE(exp_or_zero)(-size);
+        D rare = e / (1.0 + e), other = 1.0 / (1.0 + e);
+        if (logarithms) {
+            other = -DOUBLE(log_of_one_and)(e);
+            rare = DOUBLE(maximum)(other - size, lowest);
         }
+        REAL pair[2][DOUBLE_LANES];
+        NAME(store_double)(pair[0], DOUBLE(select)(h > zero, rare, other));
+        NAME(store_double)(pair[1], DOUBLE(select)(h > zero, other, rare));
+        for (int64_t i = 0; i < n; i++) out[2 * i] = pair[0][i], out[2 * i + 1] = pair[1][i];
+        return;
+    }
+    D *e = (D *)((REAL *)t->scratch.logits + n_outputs * ldz);
+    const D sum = NAME(sum_exponentials)(t, z, top, logarithms ? NULL : e), factor = 1.0 / sum;
+    const D log_sum = DOUBLE(logarithm)(sum);
+    int64_t c = 0;
+    for (; c < n_outputs; c += DOUBLE_LANES) {
+        const int64_t n_columns = n_outputs - c < DOUBLE_LANES ? n_outputs - c : DOUBLE_LANES;
+        D v[DOUBLE_LANES] = {0};
+        for (int64_t i = 0; i < n_columns; i++)
+            if (logarithms) v[i] = DOUBLE(maximum)(NAME(load_double)(z + (c + i) * ldz) - top - log_sum, lowest);
+            else v[i] = e[c + i] * factor;
+        DOUBLE(transpose)(v);
+        for (int64_t i = 0; i < n; i++) {
+            REAL row[DOUBLE_LANES], *o = out + i * n_outputs + c;
+            if (n_columns == DOUBLE_LANES) NAME(store_double)(o, v[i]);
+            else {
+                NAME(store_double)(row, v[i]);
+                for (int64_t k = 0; k < n_columns; k++) o[k] = row[k];
+            }
+        }
+    }
+}
+
+/* Cross-entropy of DOUBLE_LANES rows with classes y. */
+INLINE D NAME(losses)(const skdl_task *t, const REAL *z, D top, const int32_t *y, int64_t n)
+{
+    double of_y[DOUBLE_LANES] = {0};
+    D h;
+    for (int64_t i = 0; i < n; i++)
+        of_y[i] = t->model.n_outputs > 1 ? z[y[i] * t->scratch.chunk + i] : y[i] == 1 ? z[i] : -z[i];
+    memcpy(&h, of_y, sizeof h);
+    if (t->model.n_outputs > 1) return DOUBLE(logarithm)(NAME(sum_exponentials)(t, z, top, NULL)) + (top - h);
+    const D zero = {0};
+    return DOUBLE(log_of_one_and)(DOUBLE(exp_or_zero)(DOUBLE(minimum)(h, -h))) + DOUBLE(maximum)(-h, zero);
+}
+
+/* What is asked for of the chunk of n_rows at `start`, from its sums of products, to the rows from `start` of the result;
+ * returns whether all logits are finite. */
+static int NAME(finish)(const skdl_task *t, int output, int64_t start, int64_t n_rows, void *result)
+{
+    const int64_t n_outputs = t->model.n_outputs, n_classes = n_outputs == 1 ? 2 : n_outputs;
+    REAL defects[LANES], tops[LANES];
+    int finite = 1;
+    for (int64_t r = 0; r < n_rows; r += LANES) {
+        REAL *z = (REAL *)t->scratch.logits + r;
+        const int64_t n = n_rows - r < LANES ? n_rows - r : LANES, row = start + r;
+        V largest;
+        VI best;
+        NAME(store)(defects, NAME(finish_logits)(t, z, &largest, &best));
+        NAME(store)(tops, largest);
+        INT numbers[LANES];
+        if (n_outputs == 1) best = (largest > (V){0}) & 1;
+        memcpy(numbers, &best, sizeof best);
+        for (int64_t i = 0; i < n; i++) finite &= defects[i] == 0;
+        if (output == SKDL_LOGITS) NAME(write_logits)(t, z, n, (REAL *)result + row * n_outputs);
+        else if (output == SKDL_CLASSES)
+            for (int64_t i = 0; i < n; i++) ((int64_t *)result)[row + i] = numbers[i];
+        else
+            for (int64_t i = 0; i < n; i += DOUBLE_LANES) {
+                const int64_t m = n - i < DOUBLE_LANES ? n - i : DOUBLE_LANES;
+                const D top = NAME(load_double)(tops + i);
+                if (output == SKDL_LOSSES) {
+                    const int32_t *y = t->data.y + row + i;
+                    const D loss = NAME(losses)(t, z + i, top, y, m);
+                    double *losses = (double *)result + row + i, *correct = losses + t->n_order;
+                    for (int64_t l = 0; l < m; l++) losses[l] = loss[l], correct[l] = numbers[i + l] == y[l];
+                } else {
+                    REAL *out = (REAL *)result + (row + i) * n_classes;
+                    if (output == SKDL_PROBABILITIES) NAME(write_probabilities)(t, 0, z + i, top, m, out);
+                    else NAME(write_probabilities)(t, 1, z + i, top, m, out);
+                }
+            }
+    }
+    return finite;
 }
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
@@ -632,6 +877,59 @@ static void NAME(finish_lagged)(const skdl_task *t, int64_t c0, int64_t c1, int3
     memset(last_step, 0, (size_t)t->data.n_features * sizeof(int32_t));
 }
 
+/* A stored value of CSR, whose type may be wider or narrower than REAL. */
+INLINE REAL NAME(stored_value)(const skdl_task *t, int64_t e)
+{ return t->data.storage == SKDL_FLOAT64 ? (REAL)((const double *)t->data.X)[e] : (REAL)((const float *)t->data.X)[e]; }
+
+INLINE void NAME(sparse_logits_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, REAL *h)
+{
+    V total[4] = {0};
+    for (int64_t e = row.begin; e < row.end; e++) {
+        const int64_t j = NAME(index)(t->data.indices, t->data.index64, e), at = t->place ? t->place[j] : j;
+        const REAL x = NAME(stored_value)(t, e), *w = coef + at * t->model.ld;
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) total[k] += x * NAME(load)(w + k * LANES);
+    }
+    UNROLLED_FOR (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, total[k]);
+}
+
+/* The only logit of a row: the coefficients, which no padding follows, lie as they are wanted. */
+INLINE REAL NAME(sparse_logit)(const skdl_task *t, NAME(row) row)
+{
+    REAL sum = 0;
+    for (int64_t e = row.begin; e < row.end; e++) {
+        const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
+        sum += NAME(stored_value)(t, e) * ((const REAL *)t->model.coef)[j];
+    }
+    return sum;
+}
+
+/* Logits of a chunk to predict, without intercept: coef is (n_places, ld), a row for each feature or for those that occur; with
+ * one output there are all. */
+static void NAME(sparse_logits)(const skdl_task *t, int64_t start, int64_t n_rows)
+{
+    const int64_t n_outputs = t->model.n_outputs;
+    REAL h[4 * LANES], *logits = (REAL *)t->scratch.logits;
+    for (int64_t r = 0; r < n_rows; r++) {
+        const int64_t i = t->order ? t->order[start + r] : start + r;
+        const NAME(row)
+            row = {NAME(index)(t->data.indptr, t->data.index64, i), NAME(index)(t->data.indptr, t->data.index64, i + 1)};
+        if (n_outputs == 1) {
+            logits[r] = NAME(sparse_logit)(t, row);
+            continue;
+        }
+        for (int64_t tile = 0; tile < n_outputs; tile += 4 * LANES) {
+            const REAL *coef = (const REAL *)t->model.coef + tile;
+            switch ((n_outputs - tile + LANES - 1) / LANES) {
+            case 1: NAME(sparse_logits_tile)(1, t, row, coef, h); break;
+            case 2: NAME(sparse_logits_tile)(2, t, row, coef, h); break;
+            case 3: NAME(sparse_logits_tile)(3, t, row, coef, h); break;
+            default: NAME(sparse_logits_tile)(4, t, row, coef, h);
+            }
+            for (int64_t c = tile; c < tile + 4 * LANES && c < n_outputs; c++) logits[c * t->scratch.chunk + r] = h[c - tile];
+        }
+    }
+}
+
 /* ---- statistics of the columns, in one pass ---------------------------------------------------------------------- */
 
 INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64_t start, int64_t n_rows, const REAL *x,
@@ -695,19 +993,25 @@ static const skdl_kernels NAME(kernels) = {
     .backward = NAME(backward),
     .step_intercept = NAME(step_intercept),
     .sum_loss = NAME(sum_loss),
-    .write_logits = NAME(write_logits),
+    .finish = NAME(finish),
     .sparse_forward = NAME(sparse_forward),
     .sparse_backward = NAME(sparse_backward),
     .lagged_update = NAME(lagged_update),
     .finish_lagged = NAME(finish_lagged),
+    .sparse_logits = NAME(sparse_logits),
     .statistics = NAME(statistics),
 };
 
 #undef LANES
 #undef INLINE
+#undef OUTPUT_TILES
+#undef BACKWARD_TILES
 #undef UNROLLED_FOR
 #undef V
 #undef VI
+#undef D
+#undef DI
+#undef DOUBLE_LANES
 #undef WIDENS
 #undef PACK_VECTORS
 #undef PACK_SCALARS

@@ -33,6 +33,39 @@ def decision_values(logits):
     return logits[:, 0] if logits.shape[1] == 1 else logits
 
 
+# ---- what a prediction may be asked for
+
+# Of each row: its logits, the probabilities of its classes, their logarithms, the most probable class, or its loss and whether
+# its class is the most probable one.
+OUTPUTS = ("logits", "probabilities", "log_probabilities", "classes", "losses")
+
+
+def new_result(output, n_rows, n_outputs, dtype):
+    """An array for one of OUTPUTS, to be filled: probabilities in the type of the logits, losses (2, n_rows) in float64."""
+    if output == "classes":
+        return np.empty(n_rows, dtype=np.int64)
+    if output == "losses":
+        return np.empty((2, n_rows))
+    return np.empty((n_rows, n_outputs if output == "logits" else n_classes(n_outputs)), dtype=dtype)
+
+
+def fill(result, output, rows, logits, y):
+    """Compute one of OUTPUTS for the slice `rows` from their logits; return whether these are finite.
+
+    The kernels of the CPU do the same, a few rows at a time.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller is told of what is not finite
+        if output == "classes":
+            result[rows] = class_numbers(logits)
+        elif output == "losses":
+            result[:, rows] = losses(logits, y[rows])
+        elif output == "logits":
+            result[rows] = logits
+        else:
+            result[rows] = (probabilities if output == "probabilities" else log_probabilities)(logits)
+    return bool(np.isfinite(logits).all())
+
+
 def class_numbers(logits):
     """The most probable class of each row."""
     return (logits[:, 0] > 0).astype(int) if logits.shape[1] == 1 else logits.argmax(axis=1)
@@ -54,12 +87,9 @@ def log_probabilities(logits):
     return np.maximum(z, np.finfo(logits.dtype).min).astype(logits.dtype)
 
 
-def log_loss_and_accuracy(logits, y, weight):
-    """Weighted mean cross-entropy and accuracy for class numbers y, computed in float64."""
-    logits = logits.astype(np.float64, copy=False)
-    if logits.shape[1] == 1:
-        losses = -log_expit(np.where(y == 1, logits[:, 0], -logits[:, 0]))
-    else:
-        losses = -log_softmax(logits, axis=1)[np.arange(len(y)), y]
-    correct = class_numbers(logits) == y
-    return np.average(losses, weights=weight), np.average(correct, weights=weight)
+def losses(logits, y):
+    """(2, n_rows): the cross-entropy for class numbers y, computed in float64, and whether y is the most probable class."""
+    z, correct = logits.astype(np.float64, copy=False), class_numbers(logits) == y
+    if z.shape[1] == 1:
+        return np.stack([-log_expit(np.where(y == 1, z[:, 0], -z[:, 0])), correct])
+    return np.stack([-log_softmax(z, axis=1)[np.arange(len(y)), y], correct])

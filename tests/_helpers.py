@@ -64,11 +64,16 @@ def run(*parts, check=True, timeout=100, **environment):
     return done
 
 
+def predicted(backend, output, X, coef, intercept, *, rows=None, y=None, n_jobs=None):
+    """One of `skdl._softmax.OUTPUTS` of one model, by a backend of this name."""
+    predict = get_backend(backend)(InMemory(X), len(coef), n_jobs=n_jobs).predictor(X, rows, y)
+    [result], _ = predict(with_model_axis((coef, intercept)), output)
+    return result
+
+
 def logits(backend, X, coef, intercept, *, rows=None, n_jobs=None):
     """Logits (n_rows, n_outputs) of one model, by a backend of this name."""
-    predict = get_backend(backend)(InMemory(X), len(coef), n_jobs=n_jobs).predictor(X, rows)
-    [result] = predict(with_model_axis((coef, intercept)))
-    return result
+    return predicted(backend, "logits", X, coef, intercept, rows=rows, n_jobs=n_jobs)
 
 
 class Problem:

@@ -36,6 +36,7 @@ SCHEDULE, CONVERGENCE = "skdl/_schedule.py", "skdl/_convergence.py"
 DATA, VALIDATION = "skdl/_data.py", "skdl/_validation.py"
 PARAMETERS, CALLBACKS = "skdl/_parameters.py", "skdl/_callbacks.py"
 OPENMP, LAYOUTS, THREADS = "skdl/openmp/_backend.py", "skdl/openmp/_layouts.py", "skdl/openmp/_threads.py"
+PREDICTOR = "skdl/openmp/_predictor.py"
 
 # The tests of a module come before all others: most of its mutants die there.
 TESTS_OF = {
@@ -83,7 +84,21 @@ MUTANTS = [
     ("columns of the last vector left out", MICRO,
      "for (int64_t j = 0; j < width; j += LANES) {\n        NAME(fetch_some)(fetch);",
      "for (int64_t j = 0; j < width - LANES; j += LANES) {\n        NAME(fetch_some)(fetch);"),
-    ("logits without the intercept", MICRO, "REAL h = b[c];", "REAL h = 0 * b[c];"),
+    ("logits without the intercept", MICRO, "NAME(load)(z + c * t->scratch.chunk) + b[c];",
+     "NAME(load)(z + c * t->scratch.chunk);"),
+    ("only the last panel of columns", MICRO, "if (!first) sum[c][k] += NAME(load)(o);", "(void)first;"),
+    ("the last of equal logits", MICRO, "(h == h) | (h != h) : h > top;", "(h == h) | (h != h) : h >= top;"),
+    ("probabilities of a subnormal size", MICRO, "return NAME(select)(x < lowest, (D){0}, NAME(exponential)(x));",
+     "return NAME(exponential)(x);"),
+    ("sums of probabilities not compensated", MICRO, "carry = (total - sum) - term;", "(void)term;"),
+    ("logarithms without a bound", MICRO, "rare = DOUBLE(maximum)(other - size, lowest);", "rare = other - size;"),
+    ("two classes: probabilities exchanged in the kernel", MICRO, "NAME(store_double)(pair[0], DOUBLE(select)(h > zero, rare,",
+     "NAME(store_double)(pair[0], DOUBLE(select)(h < zero, rare,"),
+    ("two classes: the loss's sign in the kernel", MICRO, "y[i] == 1 ? z[i] : -z[i];", "y[i] == 0 ? z[i] : -z[i];"),
+    ("rows beyond the last are checked", MICRO, "for (int64_t i = 0; i < n; i++) finite &= defects[i] == 0;",
+     "for (int64_t i = 0; i < LANES; i++) finite &= defects[i] == 0;"),
+    ("only the first chunk is checked", KERNELS, "            p.finite = False\n", "            p.finite = start > 0\n"),
+    ("places not looked up", MICRO, "at = t->place ? t->place[j] : j;", "at = j;"),
     ("stale row of CSR", MICRO,
      '    V sum[4] = {0};\n    for (int64_t e',
      '    static V sum[4];\n    for (int64_t e'),
@@ -299,8 +314,8 @@ MUTANTS = [
     ("drift without momentum", BACKENDS,
      'step[s] + momentum * drift[s + 1]',
      'step[s] + drift[s + 1]'),
-    ("rows not chosen in dense X", OPENMP, "data, model, scratch, rows, out,", "data, model, scratch, None, out,"),
-    ("rows not chosen in CSR", OPENMP, "X = X if rows is None else X[rows]", "pass"),
+    ("rows not chosen", PREDICTOR, "            self.rows,\n            product.place,",
+     "            None,\n            product.place,"),
     ("statistics divided by the rows", OPENMP,
      "len(rows) if placed.weight is None else placed.weight[rows].sum(dtype=np.float64)", "len(rows)"),
     ("velocity of the intercept dropped", OPENMP, "self._intercept[1] = intercept, intercept_velocity",
@@ -310,8 +325,8 @@ MUTANTS = [
     ("float64 data in float32", BACKENDS, "np.float64 if storage_dtype == np.float64 else np.float32",
      "np.float32"),
     # ---- from logits to labels
-    ("validation without weights", SOFTMAX, "return np.average(losses, weights=weight), ", "return np.average(losses), "),
-    ("accuracy without weights", SOFTMAX, "np.average(correct, weights=weight)", "np.average(correct)"),
+    ("validation without weights", CLASSIFIER, "return np.average(losses, weights=weight), ", "return np.average(losses), "),
+    ("accuracy without weights", CLASSIFIER, "np.average(correct, weights=weight)", "np.average(correct)"),
     ("two classes: the validation's sign", SOFTMAX, "-log_expit(np.where(y == 1,", "-log_expit(np.where(y == 0,"),
     ("two classes: logarithms exchanged", SOFTMAX, "np.hstack([log_expit(-z), log_expit(z)])",
      "np.hstack([log_expit(z), log_expit(-z)])"),
@@ -337,7 +352,7 @@ MUTANTS = [
     ("rows held out are trained on", CLASSIFIER, "rows, rows_val = _validation.hold_out", "_, rows_val = _validation.hold_out"),
     ("shapes of a model not checked", CLASSIFIER,
      "        _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])\n", ""),
-    ("logits that overflow pass", CLASSIFIER, "if not np.isfinite(logits).all():", "if False:"),
+    ("logits that overflow pass", CLASSIFIER, "        if not finite:\n", "        if False:\n"),
     ("another version does not warn", CLASSIFIER, "if version != __version__:", "if False:"),
     ("a model of the moment without its classes", CALLBACKS, '{**self.fitted, "coef_"', '{"coef_"'),
 ]  # fmt: skip

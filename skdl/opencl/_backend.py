@@ -197,5 +197,5 @@ class Backend:
 
     # ---- prediction
 
-    def predictor(self, X, rows=None):
-        return Predictor(self.memory, self.n_outputs, X, rows)
+    def predictor(self, X, rows=None, y=None):
+        return Predictor(self.memory, self.n_outputs, X, rows, y)

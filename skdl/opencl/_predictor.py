@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import sparse
 
+from skdl import _softmax
 from skdl._backends import compute_dtype
 from skdl.opencl import _csr, _device
 from skdl.opencl._layout import Layout
@@ -12,28 +13,30 @@ LOGIT_ROWS = 4096
 
 
 class Predictor:
-    """parameters -> logits of some rows of X, which is placed once."""
+    """What `skdl._backends.Backend.predictor` returns: logits from the device, and what NumPy makes of them, part by part."""
 
-    def __init__(self, memory, n_outputs, X, rows):
-        self.memory, self.n_outputs = memory, n_outputs
+    def __init__(self, memory, n_outputs, X, rows, y):
+        self.memory, self.n_outputs, self.y = memory, n_outputs, y
         self.storage, self.n_features, self.is_sparse = X.dtype, X.shape[1], sparse.issparse(X)
         self.rows = np.arange(X.shape[0]) if rows is None else rows
         self.layout = None
         with memory.errors():
             self.X = memory.place(X)
 
-    def __call__(self, parameters):
+    def __call__(self, parameters, output="logits"):
         [coef], [intercept] = parameters
         dtype = np.result_type(compute_dtype(self.storage), coef.dtype)
         dtype = _device.storage_dtype(self.memory.device, dtype)
-        logits = np.empty((1, len(self.rows), self.n_outputs), dtype)
+        result, finite = _softmax.new_result(output, len(self.rows), self.n_outputs, dtype), True
         with self.memory.errors():
             if self.layout is None or self.layout.dtype != dtype:
                 self._prepare(dtype)
             coef = self.layout.upload_parameters(coef, intercept)
             for start, stop in self._sparse_parts(coef) if self.is_sparse else self._dense_parts(coef):
-                logits[0, start:stop] = self.layout.download(self.layout.logits, self.layout.ldr).T[: stop - start]
-        return logits
+                logits = self.layout.download(self.layout.logits, self.layout.ldr).T[: stop - start]
+                logits = np.ascontiguousarray(logits)  # a sum's order follows the order in memory
+                finite &= _softmax.fill(result, output, slice(start, stop), logits, self.y)
+        return result[np.newaxis], finite
 
     def _prepare(self, dtype):
         storage = _device.storage_dtype(self.memory.device, self.storage)

@@ -6,9 +6,10 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _kernels
-from skdl._backends import ceil_div, compute_dtype, csr_statistics, moments, pair_or_zeros
+from skdl._backends import compute_dtype, csr_statistics, moments, pair_or_zeros
 from skdl.openmp import _memory, _threads
-from skdl.openmp._layouts import CONVERSION, CSRLayout, DenseLayout, chunk_rows, column_blocks
+from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks
+from skdl.openmp._predictor import Predictor
 
 # Rows whose sums are computed in the type of the data before they are added up in double.
 STATISTICS_ROWS = 64
@@ -16,8 +17,6 @@ STATISTICS_ROWS = 64
 # further thread.
 STATISTICS_PARTS = 8
 STATISTICS_VALUES = 200_000
-# Rows that the micro-kernel of the forward product works on at once.
-ROW_TILE = 4
 
 
 class PlacedBlock:
@@ -147,54 +146,5 @@ class Backend:
     def velocity(self):
         return self._layout.coefficients_velocity()[np.newaxis], self._intercept[1:].copy()
 
-    def predictor(self, X, rows=None):
-        predict = self._csr_predictor(X, rows) if sparse.issparse(X) else self._dense_predictor(X, rows)
-
-        def predictor(parameters):
-            [coef], [intercept] = parameters
-            return predict(coef, intercept)[np.newaxis]
-
-        return predictor
-
-    def _csr_predictor(self, X, rows):
-        X = X if rows is None else X[rows]
-        features = slice(None)
-        if X.nnz < X.shape[1] // 4:  # the product reads all coefficients: spare those of features that do not occur
-            features, indices = np.unique(X.indices[: X.nnz], return_inverse=True)
-            X = sparse.csr_array((X.data[: X.nnz], indices, X.indptr), shape=(X.shape[0], len(features)))
-
-        def predict(coef, intercept):
-            dtype = np.result_type(compute_dtype(X.dtype), coef)
-            return np.asarray(X @ coef[:, features].T.astype(dtype)) + intercept
-
-        return predict
-
-    def _dense_predictor(self, X, rows):
-        data = _kernels.Data(X, X.shape[1])
-        n_rows, n_features = len(X) if rows is None else len(rows), X.shape[1]
-        block = np.array([0, _memory.padded(n_features)])
-        ld = block[-1]
-
-        def predict(coef, intercept):
-            dtype, n_outputs = np.result_type(compute_dtype(X.dtype), coef.dtype), len(coef)
-            chunk = chunk_rows(n_rows, (ld + n_outputs) * dtype.itemsize)
-            chunk = min(chunk, 128, ceil_div(n_rows, ROW_TILE) * ROW_TILE)
-            useful = _threads.useful_threads(2 * n_rows * n_features * (n_outputs + CONVERSION))
-            n_threads = _threads.threads(self.n_jobs, min(ceil_div(n_rows, chunk), useful))
-            is_padded = n_features == ld
-            model = _kernels.Model(
-                np.ascontiguousarray(coef, dtype) if is_padded else _memory.pad_columns(coef, ld, dtype),
-                intercept.astype(dtype)[np.newaxis],
-                trains=False,
-            )
-            scratch = _kernels.Scratch(
-                chunk,
-                block,
-                _memory.zeros((n_threads * chunk * ld,), dtype),
-                _memory.zeros((n_threads * n_outputs * chunk,), dtype),
-            )
-            out = np.empty((n_rows, n_outputs), dtype=dtype)
-            _kernels.decision_function(data, model, scratch, rows, out, n_threads, self.isa)
-            return out
-
-        return predict
+    def predictor(self, X, rows=None, y=None):
+        return Predictor(X, rows, y, self.n_jobs, self.isa)

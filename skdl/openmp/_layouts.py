@@ -33,6 +33,11 @@ def chunk_rows(n_rows, row_bytes, coef_bytes=0):
     return padded(ceil_div(n_rows, ceil_div(n_rows, fitting)))
 
 
+def csr_outputs(n_outputs):
+    """Outputs to which those of a feature of CSR are padded: whole units of PAD, or a power of two below."""
+    return padded(n_outputs) if n_outputs > _kernels.PAD // 2 else 1 << (n_outputs - 1).bit_length()
+
+
 class DenseLayout:
     """Coefficients and their velocity (n_outputs, ld), with features padded to whole blocks of columns, which threads share."""
 
@@ -80,7 +85,7 @@ class CSRLayout:
         self.n_features, self.n_outputs, dtype = backend.n_features, backend.n_outputs, backend.dtype
         self.momentum = momentum
         n_outputs, row_values = backend.n_outputs, backend.row_values
-        ld = padded(n_outputs) if n_outputs > _kernels.PAD // 2 else 1 << (n_outputs - 1).bit_length()
+        ld = csr_outputs(n_outputs)
         self.block = np.array([0, self.n_features])
         self.padded_features, self.packed_size = self.n_features, ld
         self.chunk = chunk_rows(batch_size, 2 * n_outputs * dtype.itemsize + int(8 * row_values))
