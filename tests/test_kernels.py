@@ -5,9 +5,14 @@ OpenCL's with the tiles of CPUs and of GPUs.
 import numpy as np
 import pytest
 import reference
-from _helpers import Problem, logits
+from _helpers import Problem, logits, predicted
+from scipy import sparse
+from scipy.special import log_softmax, softmax
 
-from skdl import _kernels
+from skdl import _kernels, _softmax
+from skdl._backends import get_backend
+from skdl._data import InMemory
+from skdl._sgd import with_model_axis
 from skdl.opencl import _device
 from skdl.openmp import _backend as _openmp
 from skdl.openmp import _layouts, _threads
@@ -191,7 +196,7 @@ def test_intercept_stays_where_it_is_not_fitted(kernel_path, fit_intercept):
 
 
 @pytest.mark.parametrize("storage", ["float64", *NARROW])
-@pytest.mark.parametrize("n_logits", [1, 3, 17])
+@pytest.mark.parametrize("n_logits", [1, 3, 17, 70])
 def test_decision_function(kernel_path, storage, n_logits):
     p = Problem(301, 37, n_logits, storage=storage)
     expected = p.dense.astype(float) @ p.W.T + p.b
@@ -200,6 +205,84 @@ def test_decision_function(kernel_path, storage, n_logits):
     rows = p.order[:50]
     np.testing.assert_array_equal(logits(kernel_path, p.X, p.W, p.b, rows=rows), got[rows])
     np.testing.assert_array_equal(logits(kernel_path, p.X[7:8], p.W, p.b), got[7:8])
+
+
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("d", "n_logits"), [(5, 1), (5, 3), (37, 10), (300, 33), (20, 100)])
+def test_predictions(kernel_path, d, n_logits, dtype, csr):
+    """Each output is what NumPy makes of the logits, for all rows, for some of them, and for one alone."""
+    p = Problem(200, d, n_logits, storage=dtype, csr=csr)
+    W, b, ulp = 2 * p.W.astype(dtype), p.b.astype(dtype), np.finfo(dtype).eps
+    h = logits(kernel_path, p.X, W, b)
+    np.testing.assert_allclose(h, p.dense @ W.astype(float).T + b, rtol=100 * ulp, atol=1000 * ulp)
+    h = h.astype(float)
+    h = np.hstack([np.zeros((200, 1)), h]) if n_logits == 1 else h
+    expected = {
+        "probabilities": softmax(h, axis=1),
+        "log_probabilities": log_softmax(h, axis=1),
+        "classes": h.argmax(axis=1),
+        "losses": np.stack([-log_softmax(h, axis=1)[np.arange(200), p.y], h.argmax(axis=1) == p.y]),
+    }
+    rows = p.order[:37]
+    for output in _softmax.OUTPUTS:
+        got = predicted(kernel_path, output, p.X, W, b, y=p.y)
+        if output in expected:
+            rtol = 1e-13 if dtype == "float64" or output == "losses" else 2 * ulp
+            np.testing.assert_allclose(got, expected[output], rtol=rtol, atol=1e-14)
+        some = predicted(kernel_path, output, p.X, W, b, rows=rows, y=p.y[rows])
+        np.testing.assert_array_equal(some, got[..., rows] if output == "losses" else got[rows])
+        one = predicted(kernel_path, output, p.X[7:8], W, b, y=p.y[7:8])
+        np.testing.assert_array_equal(one, got[:, 7:8] if output == "losses" else got[7:8])
+
+
+@pytest.mark.parametrize("output", _softmax.OUTPUTS)
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize("kernel_path", OPENMP_PATHS, ids="-".join, indirect=True)
+def test_predictions_by_threads(many_parts, monkeypatch, kernel_path, csr, output):
+    monkeypatch.setattr(_threads, "max_threads", lambda n_jobs: n_jobs)
+    for n_logits in (1, 10, 40):
+        p = Problem(1000, 30, n_logits, storage="float32", csr=csr)
+        alone, *together = (
+            predicted(kernel_path, output, p.X, p.W, p.b, y=p.y, n_jobs=n_jobs) for n_jobs in (1, 2, 3, 8)
+        )
+        for result in together:
+            np.testing.assert_array_equal(result, alone)
+
+
+@pytest.mark.parametrize("output", _softmax.OUTPUTS)
+@pytest.mark.parametrize("n_logits", [1, 3, 40])
+@pytest.mark.parametrize("csr", [False, True])
+def test_one_logit_that_is_not_finite(kernel_path, csr, n_logits, output):
+    """It is noticed wherever it is; and what lies in the memory behind the last row is not."""
+    p = Problem(150, 20, n_logits, csr=csr)
+    for row in (None, 0, 70, 149):
+        X = p.dense.copy()
+        if row is not None:
+            X[row, 3], p.W[n_logits // 2, 3] = 1e308, 1e10
+        predict = get_backend(kernel_path)(InMemory(p.X), n_logits).predictor(
+            sparse.csr_array(X) if csr else X, None, p.y
+        )
+        with np.errstate(invalid="ignore"):
+            _, finite = predict(with_model_axis((p.W, p.b)), output)
+        assert finite == (row is None)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("index_type", [np.int32, np.int64])
+@pytest.mark.parametrize("n_logits", [1, 3, 40])
+def test_few_rows_of_many_features(kernel_path, n_logits, index_type, dtype):
+    """The coefficients of features that do not occur are not looked at."""
+    d = 5000
+    X = sparse.random_array((40, d), density=0.002, format="csr", dtype=np.float64, rng=0).astype(dtype)
+    X.indices, X.indptr = X.indices.astype(index_type), X.indptr.astype(index_type)
+    rng, rows = np.random.default_rng(1), np.array([3, 3, 17])
+    W, b = rng.normal(size=(n_logits, d)).astype(dtype), rng.normal(size=n_logits).astype(dtype)
+    expected = X @ W.astype(float).T + b
+    W[:, (X.toarray() == 0).all(axis=0)] = np.nan
+    got = logits(kernel_path, X, W, b)
+    np.testing.assert_allclose(got, expected, rtol=100 * np.finfo(dtype).eps, atol=100 * np.finfo(dtype).eps)
+    np.testing.assert_array_equal(logits(kernel_path, X, W, b, rows=rows), got[rows])
 
 
 @pytest.mark.parametrize(

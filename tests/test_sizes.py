@@ -1,5 +1,7 @@
 """The smallest and the largest: the twin's result, or a clear error."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import reference
@@ -85,6 +87,20 @@ def test_a_million_features(container, backend):
     assert_allclose(clf.intercept_, b, rtol=1e-5, atol=1e-7)
     clf = SoftmaxRegressionClassifier(max_iter=3, backend=backend).fit(container(X[:, -100_000:]), y)
     assert np.isfinite(clf.coef_).all()
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function"])
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_memory_of_a_prediction(container, method):
+    """On the CPU, none that grows with the rows beside the result."""
+    X = container(RNG.integers(0, 2, (20_000, 16)).astype("f4"))
+    clf = SoftmaxRegressionClassifier(**ONE_PASS).partial_fit(X, np.arange(20_000) % 100, classes=np.arange(100))
+    tracemalloc.start()
+    result = getattr(clf, method)(X)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    numbers = result.nbytes if method == "predict" else 0  # of the classes, before their labels
+    assert peak < result.nbytes + numbers + 1_000_000
 
 
 def test_more_than_2_to_the_31_elements(tmp_path, backend):
