@@ -298,8 +298,8 @@ cdef struct Pace:
     double worked, waited, alone_until, alone
 
 # Threads cost more than they bring where the others make thread 0 wait for longer than WORTH of the time that each of them
-# saves it: alone it also has more of its core. They begin with a credit of work, for a core is lost for a moment on any machine.
-# Half of what was seen in MEMORY seconds is forgotten. Thread 0 works alone for SOLO_PER_LOSS times the loss, so that trying
+# saves it: alone it also has more of its core. They begin with a credit of work, since any machine takes a core away at times.
+# Half of what was seen in MEMORY seconds is forgotten. Thread 0 works alone for SOLO_PER_LOSS times the loss, so that a try
 # costs a small share, for twice as long when the next try fails, and for LONGEST_SOLO seconds at most.
 cdef double WORTH = 0.5, CREDIT = 5e-3, MEMORY = 0.1, SOLO_PER_LOSS = 20, LONGEST_SOLO = 1.0
 
