@@ -1,6 +1,8 @@
 """How many threads there may be, how many are worth it, and with which instructions they compute."""
 
 import os
+import time
+from functools import lru_cache
 
 import joblib
 
@@ -16,6 +18,13 @@ _fork = ForkGuard(used=True)
 
 def available_cores():
     """Number of cores that affinity, cgroup quota and joblib's limits leave to the process."""
+    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return _cpu_count(frozenset(affinity), os.environ.get("LOKY_MAX_CPU_COUNT"), int(time.monotonic()))
+
+
+@lru_cache(maxsize=1)
+def _cpu_count(affinity, limit, second):
+    """What joblib says, which reads several files, once a second: a fit asks a dozen times."""
     return joblib.cpu_count()
 
 
