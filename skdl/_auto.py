@@ -69,16 +69,19 @@ def sampled_curvature(source, scaling, n_batches, batch_size):
     if sparse.issparse(U):
         # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
         # and does no harm.
-        return largest_curvature(U, weight)
-    return largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size))
+        return largest_curvature(U, weight, scaling)
+    return largest_curvature(U.reshape(n_sampled, size, -1), weight.reshape(n_sampled, size), scaling)
 
 
-def largest_curvature(U, weight, n_iter=10):
+def largest_curvature(U, weight, scaling, n_iter=10):
     """Largest eigenvalue of the mean of weight u u^T over the rows of U, by power iteration: a lower bound, soon close.
 
     U (n_rows, n_features) CSR, or (n_batches, n_rows, n_features) dense, of which the largest is returned; weight likewise.
     """
-    v = np.random.default_rng(0).normal(size=(*U.shape[:-2], U.shape[-1], 1)).astype(U.dtype)
+    rng, n_batches = np.random.default_rng(0), len(U) if U.ndim == 3 else 1
+    v = scaling.random_directions(lambda n_features: rng.normal(size=(n_batches, n_features)).T).astype(U.dtype)
+    if U.ndim == 3:
+        v = np.ascontiguousarray(v.T)[..., np.newaxis]
     weight = (weight / weight.shape[-1])[..., np.newaxis].astype(U.dtype)
     multiply, multiply_transposed = products(U)
 

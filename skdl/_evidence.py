@@ -47,12 +47,14 @@ def initial_alpha(scaling, q, n_rows, n_classes):
     return min(float(alpha), np.finfo(float).max)
 
 
-def lanczos(S, n_features, dtype):
+def lanczos(S, v):
     """Eigenvalues of a symmetric matrix and how many there are of each, such that the sums of functions of them are right.
 
-    S multiplies vectors (n_features, n). Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
+    S multiplies vectors (n_features, n); v (n_features, PROBES) are random ones with a mean square of 1. Functions must be 0
+    at 0, where these have no part in the eigenvectors. Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
     """
-    v = np.random.default_rng(0).choice(np.array([-1, 1], dtype), (n_features, PROBES)) / dtype.type(n_features**0.5)
+    dtype, length = v.dtype, np.sqrt((v**2).sum(axis=0))
+    v = np.divide(v, length, out=np.zeros_like(v), where=length > 0)
     diagonal, off_diagonal = np.zeros((2, STEPS, PROBES))
     previous = np.zeros_like(v)
     for i in range(STEPS):
@@ -67,7 +69,8 @@ def lanczos(S, n_features, dtype):
     T[:, steps, steps] = diagonal.T
     T[:, steps[1:], steps[:-1]] = T[:, steps[:-1], steps[1:]] = off_diagonal[:-1].T
     eigenvalues, vectors = np.linalg.eigh(T)
-    return np.maximum(eigenvalues, 0.0).ravel(), (vectors[:, 0] ** 2 * (n_features / PROBES)).ravel()
+    counts = vectors[:, 0] ** 2 * (length.astype(np.float64) ** 2 / PROBES)[:, np.newaxis]
+    return np.maximum(eigenvalues, 0.0).ravel(), counts.ravel()
 
 
 class Spectrum(NamedTuple):
@@ -79,7 +82,7 @@ class Spectrum(NamedTuple):
     n_rows: int
 
     @classmethod
-    def of(cls, U, weight, n_rows):
+    def of(cls, U, weight, n_rows, scaling):
         """That of a sample (n_sampled, n_features) of n_rows rows, dense or CSR, with weights of mean 1."""
         n_sampled, n_features = U.shape
         weight = (weight / n_sampled)[:, np.newaxis].astype(U.dtype)
@@ -88,9 +91,9 @@ class Spectrum(NamedTuple):
             dense = weight * (U.toarray() if sparse.issparse(U) else U)
             eigenvalues = np.linalg.eigvalsh(multiply_transposed(dense).astype(np.float64))
             return cls(np.maximum(eigenvalues, 0.0), np.ones(n_features), n_sampled, n_rows)
-        return cls(
-            *lanczos(lambda v: multiply_transposed(weight * multiply(v)), n_features, U.dtype), n_sampled, n_rows
-        )
+        rng = np.random.default_rng(0)
+        v = scaling.random_directions(lambda n_features: rng.choice([-1.0, 1.0], (n_features, PROBES)))
+        return cls(*lanczos(lambda v: multiply_transposed(weight * multiply(v)), v.astype(U.dtype)), n_sampled, n_rows)
 
     def trace(self, curvature, alpha):
         """Of S (curvature S + alpha)^-1, for each curvature (n_outputs,) of the loss along the logits.
@@ -153,7 +156,7 @@ def margins(logits, y):
 
 def slope(logits, y, weight, t=1.0):
     """The derivative by t of the mean loss of t times the logits."""
-    return np.average((residuals(t * logits, y) * logits).sum(axis=1), weights=weight)
+    return np.einsum("nk,nk,n->", residuals(t * logits, y), logits, weight) / weight.sum()
 
 
 def margin_factor(logits, y, weight, shares, untrained, n_rows):
@@ -187,7 +190,7 @@ class Evidence:
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
         sample, weight = source.sample(rows)
         U = _in_units_of(self._q, scaling.apply(sample))
-        self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows)
+        self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows, scaling)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
         rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
         self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]

@@ -42,15 +42,13 @@ def make_plan(source, options, backend, stream, *, turns=False):
     scale = ones if standard is None else standard.scale
     unit_of_x, q = (1 / scale, ones) if options.standardize else (ones, scale)
     unit = unit_of_x
+    turned = None
     if turns and options.lr == "auto" and (q == 1).all() and spans_little(seen, options, backend.n_outputs):
-        turned = RowSpace(seen, standard)
+        turned = RowSpace.of(seen, standard)
+    if turned is not None:
         source = seen = turned.source
-        standard, lift, backend, unit, q = (
-            turned.scaling,
-            turned.lift,
-            backend.for_source(seen),
-            *np.ones((2, seen.n_features)),
-        )
+        standard, lift, backend = turned, turned.lift, backend.for_source(seen)
+        unit = q = np.ones(seen.n_features)
     scaling, drawn = Scaling.identity(source.n_features), source
     alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if lr == "auto":

@@ -48,7 +48,8 @@ def _dense_products(U):
 
     def multiply(v):
         v = _padded(v, n_across * columns, v.shape[2]).reshape(n_batches, 1, n_across, columns, v.shape[2])
-        return (pieces @ v).sum(axis=2).reshape(n_batches, n_down * rows, -1)[:, :n_rows]
+        total = (pieces @ v).sum(axis=2, dtype=np.float64).astype(v.dtype)  # of many pieces, where rows are wide
+        return total.reshape(n_batches, n_down * rows, -1)[:, :n_rows]
 
     def multiply_transposed(p):
         p = _padded(p, n_down * rows, p.shape[2]).reshape(n_batches, n_down, 1, rows, p.shape[2])

@@ -7,6 +7,8 @@ in as many dimensions as there are rows. SGD with a penalty on ||W'||^2, whose s
 path on L as on U, and W' = W_L L^-1 U.
 """
 
+from contextlib import suppress
+
 import numpy as np
 from scipy import sparse
 
@@ -15,8 +17,8 @@ from skdl._scaling import Scaling, Statistics
 
 # Columns are left out where less than this share of them holds values.
 FEW_COLUMNS = 0.5
-# CSR becomes dense where that is no larger: a value has an index beside it.
-FULL = 0.5
+# The density from which CSR is full. A dense copy takes half of its memory, since a value of CSR has an index beside it.
+FULL = 0.9
 # A fit is expected to end after this share of max_iter. What a value of dense and of CSR costs beside one product, converted or
 # looked up; what a product of CSR rows costs. The most rows and the fewest columns for each, that make up for the turn.
 EXPECTED, DENSE_VALUE, CSR_VALUE, CSR_PRODUCT = 0.25, 7, 150, 20
@@ -78,18 +80,30 @@ def is_full(source):
     return source.is_sparse and source.row_values >= FULL * source.n_features
 
 
-class RowSpace:
+class RowSpace(Scaling):
     """Coordinates of the space that the rows of a source span, as many as there are rows: L in place of U."""
 
-    def __init__(self, source, scaling):
-        rows = source.rows
-        self._U, self._scaling = scaling.apply(source.block.X[rows]), scaling
-        self._L = _cholesky(_gram(self._U), np.finfo(self._U.dtype).eps)
-        L = np.zeros((source.n_samples, len(rows)), self._U.dtype)
-        L[rows] = self._L
-        self.source, weight = source.with_values(L), source.weight
-        mean_square = (weight[:, np.newaxis] * self._L**2).sum(axis=0) / weight.sum()
-        self.scaling = Scaling(np.zeros(len(rows)), np.ones(len(rows)), mean_square)
+    def __init__(self, source, scaling, U, L):
+        values = np.zeros((source.n_samples, len(L)), U.dtype)
+        values[source.rows] = L
+        weight = source.weight
+        super().__init__(np.zeros(len(L)), np.ones(len(L)), (weight[:, np.newaxis] * L**2).sum(axis=0) / weight.sum())
+        self.source, self._scaling, self._U, self._L = source.with_values(values), scaling, U, L
+
+    @classmethod
+    def of(cls, source, scaling):
+        """That of a source, or None where U is 0 or overflows."""
+        U = scaling.apply(source.block.X[source.rows])
+        with np.errstate(over="ignore", invalid="ignore"):
+            K = _gram(U)
+        if not 0 < np.trace(K) < np.inf:
+            return None
+        return cls(source, scaling, U, _cholesky(K, np.finfo(U.dtype).eps))
+
+    def random_directions(self, draw):
+        """What L sees of directions of u, so that what is random does not change with the turn."""
+        v = np.ascontiguousarray(self._scaling.random_directions(draw), self._U.dtype)
+        return _solve(self._L, products(self._U)[0](v).astype(np.float64))
 
     def lift(self, coef, intercept):
         """Parameters for L to those for x."""
@@ -127,8 +141,15 @@ BLOCK = 32
 
 def _cholesky(K, eps):
     """The lower Cholesky factor of K, whose rank may be less than its size: with as much on its diagonal as rounding takes."""
+    for more in (1, 1e2, 1e4):
+        with suppress(np.linalg.LinAlgError):
+            return _cholesky_factor(K, more * eps * np.trace(K))
+    return _cholesky_factor(K, 1e6 * eps * np.trace(K))
+
+
+def _cholesky_factor(K, jitter):
     A, n = K.copy(), len(K)
-    A[np.diag_indices(n)] += eps * np.trace(K)
+    A[np.diag_indices(n)] += jitter
     L = np.zeros_like(A)
     for a in range(0, n, BLOCK):
         b = a + BLOCK
@@ -137,6 +158,17 @@ def _cholesky(K, eps):
             L[b:, a:b] = products(A[b:, a:b])[0](np.linalg.inv(L[a:b, a:b]).T)
             A[b:, b:] -= products(L[b:, a:b])[0](L[b:, a:b].T)
     return L
+
+
+def _solve(L, b):
+    """x of L x = b (n_rows, n)."""
+    x = b.copy()
+    for a in range(0, len(L), BLOCK):
+        block, rest = slice(a, a + BLOCK), slice(a + BLOCK, None)
+        x[block] = products(np.linalg.inv(L[block, block]))[0](x[block])
+        if a + BLOCK < len(L):
+            x[rest] -= products(np.ascontiguousarray(L[rest, block]))[0](x[block])
+    return x
 
 
 def _solve_transposed(L, b):

@@ -44,6 +44,10 @@ class Scaling:
         self.mean_square = mean_square  # of each column of u that varies, else 0; None where u is x
         self._centres = bool(mean.any())
 
+    def random_directions(self, draw):
+        """Directions of u, (n_features, n), where draw(n_features) makes them at random."""
+        return draw(len(self.mean))
+
     @property
     def is_identity(self):
         return self.mean_square is None

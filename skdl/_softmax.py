@@ -25,7 +25,9 @@ def curvature_bound(n_outputs):
 def mean_curvature(logits, weight):
     """The mean of z (1 - z) of each output, (n_outputs,): the loss's second derivative along its logit."""
     z = probabilities(logits)[:, -logits.shape[1] :]
-    return np.average(z * (1 - z), axis=0, weights=weight)
+    if weight is None:
+        return (z * (1 - z)).mean(axis=0)
+    return np.einsum("nk,n->k", z * (1 - z), weight) / weight.sum()  # np.average takes ten times as long
 
 
 def decision_values(logits):

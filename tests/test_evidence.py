@@ -11,12 +11,17 @@ from sklearn.model_selection import train_test_split
 
 from skdl import SoftmaxRegressionClassifier, _evidence
 from skdl._evidence import FEWEST_ROWS, LARGEST_FACTOR, SMALL, Spectrum, by_evidence, margin_factor, slope
+from skdl._scaling import Scaling
 
 
 def correlated(n, d, seed=0):
     rng = np.random.default_rng(seed)
     rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
     return rng.normal(size=(n, d)) * np.geomspace(1, 0.03, d) @ rotation
+
+
+def spectrum_of(U, weight, n_rows):
+    return Spectrum.of(U, weight, n_rows, Scaling.identity(U.shape[1]))
 
 
 def trace(U, weight, curvature, alpha):
@@ -33,7 +38,7 @@ def test_the_trace(form, d, probes, steps, rtol, monkeypatch):
     monkeypatch.setattr(_evidence, "STEPS", steps)
     U, weight = correlated(300, d), np.random.default_rng(1).uniform(0.2, 2, 300)
     weight /= weight.mean()
-    spectrum = Spectrum.of(form(U), weight, 300)
+    spectrum = spectrum_of(form(U), weight, 300)
     for alpha in (1e-3, 1e-1, 10):
         found = spectrum.trace(np.array([0.25, 0.01]), alpha)
         assert_allclose(found, [trace(U, weight, c, alpha) for c in (0.25, 0.01)], rtol=rtol)
@@ -43,17 +48,17 @@ def test_few_rows_tell_of_all():
     # Of 200 rows the eigenvalues alone are off by more than a half.
     U = np.random.default_rng(0).normal(size=(20_000, SMALL))
     exact = trace(U, np.ones(len(U)), 1.0, 0.1)
-    few = Spectrum.of(U[:200], np.ones(200), 200).trace(np.ones(1), 0.1)[0]
-    corrected = Spectrum.of(U[:200], np.ones(200), len(U)).trace(np.ones(1), 0.1)[0]
+    few = spectrum_of(U[:200], np.ones(200), 200).trace(np.ones(1), 0.1)[0]
+    corrected = spectrum_of(U[:200], np.ones(200), len(U)).trace(np.ones(1), 0.1)[0]
     assert abs(corrected / exact - 1) < 0.03 < abs(few / exact - 1)
 
 
 @pytest.mark.parametrize("d", [3, 2 * SMALL])
 def test_the_trace_of_equal_and_of_no_features(d):
     # One eigenvalue, d, and none: the vectors of beyond SMALL features count the one as something between 0 and 2.
-    [found] = 0.25 * Spectrum.of(np.ones((100, d)), np.ones(100), 100).trace(np.array([0.25]), 1e-3)
+    [found] = 0.25 * spectrum_of(np.ones((100, d)), np.ones(100), 100).trace(np.array([0.25]), 1e-3)
     assert abs(found - 1) < (1 if d > SMALL else 0.01)
-    assert Spectrum.of(np.zeros((100, d)), np.ones(100), 100).trace(np.array([0.25]), 1.0) == 0
+    assert spectrum_of(np.zeros((100, d)), np.ones(100), 100).trace(np.array([0.25]), 1.0) == 0
 
 
 def test_evidence_finds_the_spread_of_the_coefficients():

@@ -73,8 +73,9 @@ def test_curvature_is_the_largest_eigenvalue(shape):
     expected = max(
         np.linalg.eigvalsh((u * w[:, np.newaxis]).T @ u / len(w))[-1] for u, w in zip(U, weight, strict=True)
     )
-    assert largest_curvature(U, weight) == pytest.approx(expected, rel=1e-3)
-    assert largest_curvature(sparse.csr_array(U[-1]), weight[-1]) == pytest.approx(expected, rel=1e-3)
+    scaling = Scaling.identity(U.shape[-1])
+    assert largest_curvature(U, weight, scaling) == pytest.approx(expected, rel=1e-3)
+    assert largest_curvature(sparse.csr_array(U[-1]), weight[-1], scaling) == pytest.approx(expected, rel=1e-3)
 
 
 def test_one_logit_takes_twice_the_step():

@@ -21,8 +21,7 @@ Y = np.arange(40) % 4
 
 @pytest.fixture
 def in_full(monkeypatch):
-    """A function that fits without any reduction, with the step of one with: how close its estimate comes is by chance."""
-    monkeypatch.setattr("skdl._plan.auto_lr", lambda *args, **kwargs: 0.02)
+    """A function that fits without any reduction."""
 
     def fit(model, *args, **kwargs):
         with monkeypatch.context() as patch:
