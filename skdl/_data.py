@@ -26,8 +26,8 @@ class InMemory:
     """
 
     def __init__(self, X, y=None, weight=None, rows=None):
-        self._hold(X)
         self.n_samples, self._rows, self._order = X.shape[0], rows, None
+        self._hold(X)
         self.total_weight = None if y is None else float(self.n_rows)
         if weight is not None:
             of_rows = weight[self.rows]
@@ -39,8 +39,10 @@ class InMemory:
     def _hold(self, X):
         self.X = X  # as it is given, whatever the block holds
         self.n_features, self.dtype, self.is_sparse = X.shape[1], X.dtype, sparse.issparse(X)
-        # Mean number of stored values of a row.
-        self.row_values = X.nnz / X.shape[0] if self.is_sparse else self.n_features
+        # Mean number of stored values of a row in use.
+        self.row_values = self.n_features
+        if self.is_sparse:
+            self.row_values = X.nnz / X.shape[0] if self._rows is None else np.diff(X.indptr)[self._rows].mean()
 
     @property
     def rows(self):
