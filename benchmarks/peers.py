@@ -9,7 +9,8 @@ fit       MNIST end to end until the test error is first <= 7.6 %: default fits 
 course    the code of a university course, 10 epochs in the order of the file, and skdl until the error is < 8 %
 overhead  where the time of skdl's default fit on MNIST goes
 probe     a linear probe's epoch, 50,000 x 768, 1000 classes, batch 1024, beside its two matrix products in NumPy
-sparse    CSR, 60,000 x 80,000, 14 values a row, 58 classes: an epoch beside SGDClassifier's; sparse_fit: the log-loss of fits
+sparse    CSR, 60,000 x 80,000, 14 values a row, 58 and 10 classes: an epoch beside SGDClassifier's; sparse_fit: the log-loss
+          of fits
 predict   classes of 60,000 digits; predict_one: of one
 
 Every contender has a process of its own (threads of several libraries in one get in each other's way), and those of a table
@@ -295,10 +296,10 @@ def probe(args):
     }
 
 
-def one_hot_data(args):
+def one_hot_data(args, n_classes=58):
     """X, X_test, y, y_test: CSR, the one-hot columns of 14 categories."""
     n, n_test = 5000 if args.quick else 60_000, 10_000
-    X, y = one_hot(n + n_test, 80_000, 58, n_columns=14)
+    X, y = one_hot(n + n_test, 80_000, n_classes, n_columns=14)
     return X[:n], X[n:], y[:n], y[n:]
 
 
@@ -307,18 +308,22 @@ def sgd_classifier(alpha, **settings):
 
 
 def sparse(args):
-    """An epoch of CSR, 60,000 x 80,000, 14 values a row, 58 classes"""
+    """An epoch of CSR, 60,000 x 80,000, 14 values a row, 58 and 10 classes"""
 
-    def skdl():
-        X, _, y, _ = one_hot_data(args)
+    def skdl(n_classes):
+        X, _, y, _ = one_hot_data(args, n_classes)
         return lambda: Stopwatch().fit(X, y)[3], lambda: "of a default fit"
 
-    def sgd():
-        X, _, y, _ = one_hot_data(args)
+    def sgd(n_classes):
+        X, _, y, _ = one_hot_data(args, n_classes)
         one, three = (fit_clock(lambda n=n: sgd_classifier(1e-4, max_iter=n, tol=None), X, y) for n in (1, 3))
         return lambda: (three() - one()) / 2, str
 
-    return {"skdl": skdl, "SGDClassifier(log_loss), n_jobs=2": sgd}
+    return {
+        f"{n_classes} classes: {name}": lambda make=make, n_classes=n_classes: make(n_classes)
+        for n_classes in (58, 10)
+        for name, make in (("skdl", skdl), ("SGDClassifier(log_loss), n_jobs=2", sgd))
+    }
 
 
 def sparse_fit(args):
