@@ -154,9 +154,7 @@ def lag_tables(step_sizes, momentum):
     for the decay of the velocity with which an epoch begins.
     """
     step = np.concatenate([[0.0], step_sizes])
-    drift = np.zeros(len(step) + 1)
-    for s in range(len(step) - 1, -1, -1):
-        drift[s] = step[s] + momentum * drift[s + 1]
+    drift = _kernels.lag_drift(step, momentum)
     decay = momentum ** np.arange(len(step) + 1.0)
     return {"drift": drift, "decay": decay, "cumulative_lr": np.concatenate([[0.0], np.cumsum(step)])}
 

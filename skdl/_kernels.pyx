@@ -12,9 +12,9 @@ whole of it) it
 2. makes residuals of some of the rows, all outputs (softmax);                       -- wait for all --
 3. multiplies the residuals with its columns and updates its columns of W in place.
 
-CSR data: a thread owns some of the outputs, in the parameters of every feature. It brings its parameters of a minibatch's
-features up to date before 1, and in 3 it adds to their velocity; rows are shared in 2. Each sum runs in one order that
-depends on the shapes alone, so every number of threads gives the same bits.
+CSR data: a thread owns blocks of features, each in a piece of the outputs. In 1 it brings its parameters of a minibatch's
+features up to date, and in 3 it adds to their velocity; rows are shared in 2. Each sum runs in one order that depends on the
+shapes and, for CSR, on the data alone, so every number of threads gives the same bits.
 
 Threads wait for each other several times a minibatch, and where others hold a core, one that waits for its turn there makes
 all wait for milliseconds. So thread 0 looks whether the waits cost more than the threads bring (`Pace`); if they do, it goes
@@ -81,7 +81,8 @@ cdef extern from "_microkernels.h" nogil:
     ctypedef struct skdl_lags:
         int64_t n_pieces
         const int64_t* piece
-        int32_t* last_step
+        void* feature
+        int has_l1
         const double* drift
         const double* decay
         const double* cumulative_lr
@@ -113,11 +114,10 @@ cdef extern from "_microkernels.h" nogil:
         void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
         double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
         int (*finish)(const skdl_task*, int output, int64_t start, int64_t n_rows, void* result) noexcept nogil
-        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
-        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1) noexcept nogil
-        void (*lagged_update)(const skdl_task*, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t* last_step,
-                              int32_t until) noexcept nogil
-        void (*finish_lagged)(const skdl_task*, int64_t c0, int64_t c1, int32_t* last_step, int32_t last) noexcept nogil
+        void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, int64_t piece,
+                               int64_t until) noexcept nogil
+        void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, int64_t piece) noexcept nogil
+        void (*finish_lagged)(const skdl_task*, int64_t blk, int64_t piece, int64_t last) noexcept nogil
         void (*sparse_logits)(const skdl_task*, int64_t start, int64_t n_rows) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, double* total) noexcept nogil
 
@@ -181,7 +181,7 @@ cdef class Data:
         y=None,          # IN     (n_samples,) int32 class numbers
         weight=None,     # IN     (n_samples,) real, mean 1; None: all are 1
         indices=None,    # IN     (nnz,) int32 or int64
-        indptr=None,     # IN     (n_samples + 1,) like indices
+        indptr=None,     # IN     (n_samples * n_blocks + 1,) like indices: where each row begins in each block of features
     ):
         self.kept, self.dtype = [], None if weight is None else weight.dtype
         self.c.X = <const char*>address(values, values.dtype, self.kept)
@@ -236,8 +236,8 @@ cdef class Scratch:
     def __init__(
         self,
         chunk,           # rows of a chunk
-        block,           # IN     (n_blocks + 1,) int64 columns; CSR: one block
-        packed,          # OUT    (chunk * ld,) zeros before; CSR: (ld,)
+        block,           # IN     (n_blocks + 1,) int64 columns
+        packed,          # OUT    (chunk * ld,) zeros before; CSR: (n_blocks * PAD * ld,)
         logits=None,     # OUT    ((n_blocks + 1) * n_outputs * chunk,); None for statistics
         loss=None,       # OUT    (chunk,); None to predict and for statistics
     ):
@@ -268,12 +268,16 @@ cdef class Lags:
     def __init__(
         self,
         piece,           # IN     (n_pieces + 1,) int64: outputs [piece[i], piece[i + 1]) have a piece of memory of their own
-        last_step,       # INOUT  (n_pieces, n_features) int32, zeros before and after an epoch
+        feature,         # INOUT  (n_pieces, n_features) of feature_dtype; last_step is 0 before and after an epoch
     ):
         self.kept, self.kept_tables = [], []
         self.c.n_pieces = len(piece) - 1
         self.c.piece = <const int64_t*>address(piece, INT64, self.kept)
-        self.c.last_step = <int32_t*>address(last_step, INT32, self.kept, True)
+        self.c.feature = <void*>address(feature, feature.dtype, self.kept, True)
+
+    def set_l1(self, bint has_l1):
+        """Whether features have an l1 that is not 0."""
+        self.c.has_l1 = has_l1
 
     def set_tables(self, drift, decay, cumulative_lr):
         """Those of the next epoch, `skdl._backends.lag_tables`, each (n_batches + 2,) float64."""
@@ -493,35 +497,25 @@ cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, Course* c
 
 cdef void train_sparse(const skdl_kernels* kernels, const skdl_task* t, Course* course, Worker* me,
                        const Pace* pace) noexcept nogil:
-    cdef Chunk batch, chunk
-    cdef int64_t step = course.next_step, p, n_features = t.data.n_features
-    cdef const int64_t* piece = t.lags.piece
-    cdef int32_t* last_step = t.lags.last_step
-    # A piece for each thread, or several: OpenMP may start fewer than it was asked for.
-    cdef int64_t p0 = share(t.lags.n_pieces, me.thread, me.n_threads)
-    cdef int64_t p1 = share(t.lags.n_pieces, me.thread + 1, me.n_threads)
+    cdef Chunk chunk
+    cdef int64_t step = course.next_step, n_blocks = t.scratch.n_blocks, u
+    # The blocks of each piece are units, of which a thread has some. OpenMP may start fewer threads than it was asked for.
+    cdef int64_t u0 = share(t.lags.n_pieces * n_blocks, me.thread, me.n_threads)
+    cdef int64_t u1 = share(t.lags.n_pieces * n_blocks, me.thread + 1, me.n_threads)
     for step in range(course.next_step, course.n_steps):
-        batch = chunk = minibatch(course, step)
+        chunk = minibatch(course, step)
         while next_chunk(&chunk, t.scratch.chunk):
-            for p in range(p0, p1):
-                kernels.lagged_update(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1],
-                                      last_step + p * n_features, <int32_t>step + 1)
-            poll_signals(me)
-            if skdl_asked(me.barrier) == SKDL_STOP:
-                break
-        chunk = batch
-        while next_chunk(&chunk, t.scratch.chunk):
-            for p in range(p0, p1):
-                kernels.sparse_forward(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1])
+            for u in range(u0, u1):
+                kernels.sparse_forward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks, step + 1)
             if make_residuals(kernels, t, &chunk, me, pace, course.loss + step // course.n_batches):
                 return
-            for p in range(p0, p1):
-                kernels.sparse_backward(t, chunk.start, chunk.n_rows, piece[p], piece[p + 1])
+            for u in range(u0, u1):
+                kernels.sparse_backward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks)
         if me.asked == SKDL_LEAVE:
             break
     if step + 1 == course.n_steps:
-        for p in range(p0, p1):
-            kernels.finish_lagged(t, piece[p], piece[p + 1], last_step + p * n_features, <int32_t>course.n_steps)
+        for u in range(u0, u1):
+            kernels.finish_lagged(t, u % n_blocks, u // n_blocks, course.n_steps)
     if not wait(me) and me.thread == 0:
         course.next_step = step + 1
 
@@ -570,7 +564,7 @@ def run_epochs(
             f"{order.shape[0]} x {order.shape[1]} rows"
         )
     scratch.check(
-        task.model.ld if lags is not None else task.scratch.chunk * task.model.ld,
+        task.model.ld * (task.scratch.n_blocks * SKDL_PAD if lags is not None else task.scratch.chunk),
         (task.scratch.n_blocks + 1) * task.model.n_outputs * task.scratch.chunk,
         task.scratch.chunk,
     )
@@ -587,6 +581,16 @@ def run_epochs(
         if n_now > 1:
             remember(&process_pace, pace, n_now, skdl_seconds())
     return losses
+
+
+def lag_drift(const double[::1] step_sizes, double momentum):
+    """Sums of the step sizes from each step on, each step's decayed by the momentum once more; and 0 for none."""
+    drift = np.zeros(step_sizes.shape[0] + 1)
+    cdef double[::1] sums = drift
+    cdef int64_t s
+    for s in range(step_sizes.shape[0] - 1, -1, -1):
+        sums[s] = step_sizes[s] + momentum * sums[s + 1]
+    return drift
 
 
 # ---- prediction
@@ -798,6 +802,29 @@ def sparse_column_statistics(
                     total[j, 2] += w
                 total[j, 3] += 1
     raise_pending(stopped)
+
+
+def split_rows(
+    const index[::1] indices,            # IN     (nnz,) sorted in each row
+    const index[::1] indptr,             # IN     (n_samples + 1,)
+    const int64_t[::1] block,            # IN     (n_blocks + 1,) features
+    index[::1] split,                    # OUT    (n_samples * n_blocks + 1,) where each row begins in each block of features
+):
+    """Where the blocks of features begin in each row of CSR."""
+    cdef int64_t n_blocks = block.shape[0] - 1, row, blk, begin, end, middle
+    with nogil:
+        for row in range(indptr.shape[0] - 1):
+            begin = indptr[row]
+            for blk in range(n_blocks):
+                end = indptr[row + 1]
+                while begin < end:
+                    middle = (begin + end) // 2
+                    if indices[middle] < block[blk]:
+                        begin = middle + 1
+                    else:
+                        end = middle
+                split[row * n_blocks + blk] = <index>begin
+        split[split.shape[0] - 1] = indptr[indptr.shape[0] - 1]
 
 
 def find_csr_defect(

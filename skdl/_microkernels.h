@@ -51,7 +51,8 @@ enum { SKDL_LOGITS, SKDL_PROBABILITIES, SKDL_LOG_PROBABILITIES, SKDL_CLASSES, SK
 typedef struct {
     const char *X;       /* IN    (n_samples, n_features) of `storage`, or the nnz values of CSR */
     const char *indices; /* IN    (nnz,) int32, or int64 where index64 */
-    const char *indptr;  /* IN    (n_samples + 1,) like indices */
+    const char *indptr;  /* IN    (n_samples + 1,) like indices; to train (n_samples * n_blocks + 1,): where the values of a
+                          *       row in a block begin */
     const int32_t *y;    /* IN    (n_samples,) class numbers; to predict (n_rows,), NULL where no losses are asked for */
     const void *weight;  /* IN    (n_samples,) real, mean 1; NULL: all are 1 */
     int64_t n_features;
@@ -71,20 +72,21 @@ typedef struct {
 } skdl_model;
 
 typedef struct {
-    void *packed; /* (chunk, ld) real, block after block, zeros before; CSR: (ld,), one row's residuals */
+    void *packed; /* (chunk, ld) real, block after block, zeros before; CSR: (n_blocks, SKDL_PAD, ld) */
     void *logits; /* (n_blocks + 1, n_outputs, chunk) real; the last are the residuals */
     void *loss;   /* (chunk,) real */
     int64_t chunk, n_blocks;
-    const int64_t *block; /* (n_blocks + 1,) columns; CSR: one block */
+    const int64_t *block; /* (n_blocks + 1,) columns */
 } skdl_scratch;
 
 /* CSR: the steps that a feature has not taken, since it takes them when it next occurs. Step 0 stands for the decay of the
  * velocity with which an epoch begins. */
 typedef struct {
     int64_t n_pieces;
-    const int64_t *piece;        /* IN    (n_pieces + 1,) outputs */
-    int32_t *last_step;          /* INOUT (n_pieces, n_features) the minibatch that last updated a feature: the first step that
-                                  *       it has not taken; zeros before and after an epoch */
+    const int64_t *piece; /* IN    (n_pieces + 1,) outputs */
+    void *feature;        /* INOUT (n_pieces, n_features) see _microkernels_isa_real.h; last_step is 0 before and after
+                                  *       an epoch */
+    int has_l1;
     const double *drift;         /* IN    (n_batches + 2,) sums of the step sizes from a step on, decayed: see lagged_step */
     const double *decay;         /* IN    (n_batches + 2,) powers of the momentum */
     const double *cumulative_lr; /* IN    (n_batches + 2,) sums of the step sizes before a step */
@@ -127,11 +129,9 @@ typedef struct {
     void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
     double (*sum_loss)(const skdl_task *, int64_t n_rows);
     int (*finish)(const skdl_task *, int output, int64_t start, int64_t n_rows, void *result);
-    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
-    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1);
-    void (*lagged_update)(const skdl_task *, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *last_step,
-                          int32_t until);
-    void (*finish_lagged)(const skdl_task *, int64_t c0, int64_t c1, int32_t *last_step, int32_t last);
+    void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, int64_t piece, int64_t until);
+    void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, int64_t piece);
+    void (*finish_lagged)(const skdl_task *, int64_t blk, int64_t piece, int64_t last);
     void (*sparse_logits)(const skdl_task *, int64_t start, int64_t n_rows);
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
 } skdl_kernels;

@@ -717,32 +717,40 @@ static int NAME(finish)(const skdl_task *t, int output, int64_t start, int64_t n
 }
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
-/* A thread owns outputs [c0, c1): their parameters of every feature, which no other thread reads or writes. These have a piece
- * of memory of their own, so that no cache line travels between two cores, not even those that a processor prefetches by
- * itself: (n_features, 2, c1 - c0), weights and velocity side by side, since a feature that occurs needs both. The pieces
- * follow each other; n_outputs is padded to ld, a power of two below SKDL_PAD and a multiple of SKDL_PAD above. */
+/* A thread owns some features in some outputs: their parameters, which no other thread reads or writes. Outputs [c0, c1) have
+ * a piece of memory of their own: (n_features, 2, c1 - c0), weights and velocity side by side, since a feature that occurs
+ * needs both. The pieces follow each other; n_outputs is padded to ld, a power of two below SKDL_PAD and a multiple of
+ * SKDL_PAD above. The features of a block follow each other too, so few cache lines travel between two cores. */
 
-INLINE REAL *NAME(weights)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1)
-{ return (REAL *)t->model.coef + 2 * (t->data.n_features * c0 + j * (c1 - c0)); }
+/* Of each feature, once for each piece. */
+typedef struct {
+    INT last_step;      /* the minibatch that last updated it: the first step that it has not taken */
+    REAL scale, l1, l2; /* as those of skdl_model; 1, 0, 0 where there is none */
+} NAME(feature);
+
+INLINE NAME(feature) * NAME(features)(const skdl_task *t, int64_t piece)
+{ return (NAME(feature) *)t->lags.feature + piece * t->data.n_features; }
+
+INLINE REAL *NAME(weights)(const skdl_task *t, int64_t c0) { return (REAL *)t->model.coef + 2 * t->data.n_features * c0; }
+
+/* Scratch of a block and a piece: SKDL_PAD rows of logits or of residuals. */
+INLINE REAL *NAME(panel)(const skdl_task *t, int64_t blk, int64_t c0)
+{ return (REAL *)t->scratch.packed + SKDL_PAD * (blk * t->model.ld + c0); }
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
 { return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i]; }
 
-INLINE REAL NAME(value)(const skdl_task *t, int64_t i, int64_t j)
-{
-    const REAL x = t->data.storage == SKDL_FLOAT64 ? (REAL)((const double *)t->data.X)[i] : (REAL)((const float *)t->data.X)[i];
-    return t->model.scale ? x * ((const REAL *)t->model.scale)[j] : x;
-}
-
-/* The stored values of one row. */
+/* The stored values of one row in one block. */
 typedef struct { int64_t begin, end; } NAME(row);
 
-INLINE NAME(row) NAME(stored)(const skdl_task *t, int64_t i)
+INLINE NAME(row) NAME(stored)(const skdl_task *t, int64_t i, int64_t blk)
 {
-    const int64_t row = t->order[i];
-    return (NAME(row)){NAME(index)(t->data.indptr, t->data.index64, row),
-                       NAME(index)(t->data.indptr, t->data.index64, row + 1)};
+    const int64_t at = t->order[i] * t->scratch.n_blocks + blk;
+    return (NAME(row)){NAME(index)(t->data.indptr, t->data.index64, at), NAME(index)(t->data.indptr, t->data.index64, at + 1)};
 }
+
+/* Rows by which parameters are fetched ahead. */
+#define AHEAD 4
 
 /* Rows are random and each stored value has its parameters elsewhere in memory, so prefetch ahead: row bounds, then values,
  * then parameters. Into L2, which holds more outstanding requests than L1 (10 % of an epoch). After 512 bytes the processor
@@ -752,130 +760,57 @@ INLINE void NAME(fetch_lines)(const void *p, int64_t n_bytes)
     for (int64_t i = 0; i < n_bytes && i < 512; i += 64) __builtin_prefetch((const char *)p + i, 1, 2);
 }
 
-INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i)
+INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i, int64_t blk)
 {
     const int index_size = t->data.index64 ? 8 : 4;
-    if (i + 4 < t->n_order) __builtin_prefetch(t->data.indptr + t->order[i + 4] * index_size);
+    if (i + AHEAD < t->n_order)
+        __builtin_prefetch(t->data.indptr + (t->order[i + AHEAD] * t->scratch.n_blocks + blk) * index_size);
     if (i >= t->n_order) return;
-    const NAME(row) row = NAME(stored)(t, i);
-    const int64_t size = skdl_item_size[t->data.storage], n = row.end - row.begin;
+    const NAME(row) row = NAME(stored)(t, i, blk);
+    const int64_t n = row.end - row.begin;
     NAME(fetch_lines)(t->data.indices + row.begin * index_size, n * index_size + 63);
-    NAME(fetch_lines)(t->data.X + row.begin * size, n * size + 63);
+    NAME(fetch_lines)(t->data.X + row.begin * LANE_BYTES, n * LANE_BYTES + 63);
 }
 
-INLINE void NAME(sparse_forward_tile)(const int n_vectors, const skdl_task *t, NAME(row) row, const REAL *coef, int64_t stride,
-                                      REAL *h)
-{
-    V sum[4] = {0};
-    for (int64_t e = row.begin; e < row.end; e++) {
-        const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
-        const REAL x = NAME(value)(t, e, j), *w = coef + j * stride;
-        UNROLLED_FOR (int k = 0; k < n_vectors; k++) sum[k] += x * NAME(load)(w + k * LANES);
-    }
-    UNROLLED_FOR (int k = 0; k < n_vectors; k++) NAME(store)(h + k * LANES, sum[k]);
-}
+#define WIDTH 1
+#include "_microkernels_csr.h"
+#define WIDTH 2
+#include "_microkernels_csr.h"
+#define WIDTH 4
+#include "_microkernels_csr.h"
+#define WIDTH 8
+#include "_microkernels_csr.h"
+#define WIDTH 16
+#include "_microkernels_csr.h"
+#define WIDTH 32
+#include "_microkernels_csr.h"
+#define WIDTH 48
+#include "_microkernels_csr.h"
+#define WIDTH 64
+#include "_microkernels_csr.h"
 
-/* Logits of a chunk. With fewer outputs than lanes, the other lanes are read and not used. */
-static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
-{
-    REAL h[4 * LANES], *logits = (REAL *)t->scratch.logits;
-    for (int64_t r = 0; r < n_rows; r++) {
-        const NAME(row) row = NAME(stored)(t, start + r);
-        for (int64_t tile = c0; tile < c1; tile += 4 * LANES) {
-            const REAL *coef = NAME(weights)(t, 0, c0, c1) + tile - c0;
-            const int64_t stride = 2 * (c1 - c0);
-            switch ((c1 - tile + LANES - 1) / LANES) {
-            case 1: NAME(sparse_forward_tile)(1, t, row, coef, stride, h); break;
-            case 2: NAME(sparse_forward_tile)(2, t, row, coef, stride, h); break;
-            case 3: NAME(sparse_forward_tile)(3, t, row, coef, stride, h); break;
-            default: NAME(sparse_forward_tile)(4, t, row, coef, stride, h);
-            }
-            for (int64_t c = tile; c < tile + 4 * LANES && c < c1 && c < t->model.n_outputs; c++)
-                logits[c * t->scratch.chunk + r] = h[c - tile];
-        }
+#define BY_WIDTH(f, ...)                                       \
+    switch (t->lags.piece[piece + 1] - t->lags.piece[piece]) { \
+    case 1: NAME(f##_1)(__VA_ARGS__); break;                   \
+    case 2: NAME(f##_2)(__VA_ARGS__); break;                   \
+    case 4: NAME(f##_4)(__VA_ARGS__); break;                   \
+    case 8: NAME(f##_8)(__VA_ARGS__); break;                   \
+    case 16: NAME(f##_16)(__VA_ARGS__); break;                 \
+    case 32: NAME(f##_32)(__VA_ARGS__); break;                 \
+    case 48: NAME(f##_48)(__VA_ARGS__); break;                 \
+    case 64: NAME(f##_64)(__VA_ARGS__); break;                 \
     }
-}
 
-/* Adds a chunk's gradient to the velocity, which lagged_update has decayed. */
-static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1)
-{
-    const int64_t n = c1 - c0;
-    const REAL *residuals = NAME(residuals)(t) + c0 * t->scratch.chunk;
-    REAL *restrict z = (REAL *)t->scratch.packed + c0;
-    for (int64_t r = 0; r < n_rows; r++) {
-        for (int64_t c = 0; c < n && c < t->model.n_outputs - c0; c++) z[c] = residuals[c * t->scratch.chunk + r];
-        const NAME(row) row = NAME(stored)(t, start + r);
-        for (int64_t e = row.begin; e < row.end; e++) {
-            const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
-            const REAL x = NAME(value)(t, e, j);
-            REAL *restrict v = NAME(weights)(t, j, c0, c1) + n;
-            if (n < SKDL_PAD)
-                for (int64_t c = 0; c < n; c++) v[c] += x * z[c];
-            else
-                for (int64_t c = 0; c < n; c += LANES) NAME(store)(v + c, NAME(load)(v + c) + x * NAME(load)(z + c));
-        }
-    }
-}
+static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece, int64_t until)
+{ BY_WIDTH(sparse_forward, t, start, n_rows, blk, piece, until) }
 
-/* Steps [since, until) of one feature, which it has not taken since it last occurred: its velocity v decays by m in each and
- * goes on moving it, in all by v * sum_s lr_s m^(s - since) = v (drift[since] - m^(until - since) drift[until]), where
- * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. */
-INLINE void NAME(lagged_step)(const skdl_task *t, int64_t j, int64_t c0, int64_t c1, int32_t since, int32_t until, double decay)
-{
-    const int64_t n = c1 - c0;
-    REAL *restrict w = NAME(weights)(t, j, c0, c1), *restrict v = w + n;
-    const REAL displacement = (REAL)(t->lags.drift[since] - t->lags.decay[until - since] * t->lags.drift[until]),
-               m = (REAL)decay;
-    const REAL lr = (REAL)(t->lags.cumulative_lr[until] - t->lags.cumulative_lr[since]);
-    const REAL factor = t->model.l2 ? 1 / (1 + lr * ((const REAL *)t->model.l2)[j]) : 1;
-    const REAL threshold = t->model.l1 ? lr * ((const REAL *)t->model.l1)[j] : 0;
-    if (n < SKDL_PAD) {
-        for (int64_t c = 0; c < n; c++) {
-            const REAL x = (w[c] - displacement * v[c]) * factor, above = x - threshold, below = x + threshold;
-            w[c] = t->model.l1 ? (above > 0 ? above : 0) + (below < 0 ? below : 0) : x;
-            v[c] *= m;
-        }
-        return;
-    }
-    for (int64_t c = 0; c < n; c += LANES) {
-        const V vc = NAME(load)(v + c), zero = {0};
-        V x = (NAME(load)(w + c) - displacement * vc) * factor;
-        if (t->model.l1) x = NAME(maximum)(x - threshold, zero) + NAME(minimum)(x + threshold, zero);
-        NAME(store)(w + c, x);
-        NAME(store)(v + c, vc * m);
-    }
-}
+static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece)
+{ BY_WIDTH(sparse_backward, t, start, n_rows, blk, piece) }
 
-/* Brings the features of a chunk up to date, before its gradient: `until` is the step of its minibatch. `last_step` belongs to
- * the piece of [c0, c1). */
-static void NAME(lagged_update)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t c0, int64_t c1, int32_t *last_step,
-                                int32_t until)
-{
-    NAME(row) row = NAME(stored)(t, start), next;
-    for (int64_t r = 0; r < n_rows; r++, row = next) {
-        NAME(fetch_row)(t, start + r + 4);
-        next = start + r + 1 < t->n_order ? NAME(stored)(t, start + r + 1) : (NAME(row)){0, 0};
-        int64_t ahead = next.begin;
-        for (int64_t e = row.begin; e < row.end; e++) {
-            if (ahead < next.end) {
-                const int64_t j = NAME(index)(t->data.indices, t->data.index64, ahead++);
-                NAME(fetch_lines)(NAME(weights)(t, j, c0, c1), 2 * (c1 - c0) * LANE_BYTES);
-            }
-            const int64_t j = NAME(index)(t->data.indices, t->data.index64, e);
-            if (last_step[j] == until) continue;
-            NAME(lagged_step)(t, j, c0, c1, last_step[j], until, t->lags.decay[until - last_step[j]]);
-            last_step[j] = until;
-        }
-    }
-}
-
-/* The end of an epoch, whose last step is `last`: brings all features up to date and clears the record. */
-static void NAME(finish_lagged)(const skdl_task *t, int64_t c0, int64_t c1, int32_t *last_step, int32_t last)
-{
-    for (int64_t j = 0; j < t->data.n_features; j++)
-        NAME(lagged_step)(t, j, c0, c1, last_step[j], last + 1, t->lags.decay[last - last_step[j]]);
-    memset(last_step, 0, (size_t)t->data.n_features * sizeof(int32_t));
-}
+static void NAME(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece,
+                                int64_t last){BY_WIDTH(finish_lagged, t, blk, piece, last)}
+#undef BY_WIDTH
+#undef AHEAD
 
 /* A stored value of CSR, whose type may be wider or narrower than REAL. */
 INLINE REAL NAME(stored_value)(const skdl_task *t, int64_t e)
@@ -996,7 +931,6 @@ static const skdl_kernels NAME(kernels) = {
     .finish = NAME(finish),
     .sparse_forward = NAME(sparse_forward),
     .sparse_backward = NAME(sparse_backward),
-    .lagged_update = NAME(lagged_update),
     .finish_lagged = NAME(finish_lagged),
     .sparse_logits = NAME(sparse_logits),
     .statistics = NAME(statistics),

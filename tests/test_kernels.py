@@ -327,7 +327,7 @@ def test_column_statistics_by_threads(d, monkeypatch, many_parts):
         np.testing.assert_array_equal(together[1:], alone[1:])
 
 
-@pytest.mark.parametrize("n_logits", [40, 58])
+@pytest.mark.parametrize("n_logits", [70, 150])
 def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
     """OpenMP may start fewer threads than it is asked for."""
     monkeypatch.setattr(_threads, "max_threads", lambda n_jobs: n_jobs)

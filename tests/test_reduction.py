@@ -139,23 +139,23 @@ def test_a_model_to_start_with_does_not_turn(in_full):
 @pytest.mark.parametrize("params", [{}, {"l1_ratio": 0.5}, {"lr": 0.1}, {"standardize": False}], ids=str)
 @pytest.mark.parametrize("many", [1, 5])
 def test_columns_without_values(params, many, backend):
-    """They change no bit, and their coefficients are 0."""
+    """They change the order of sums at most, and their coefficients are 0."""
     X, y = sparse.vstack([THIN] * many, format="csr"), np.tile(Y, many)
     columns = np.sort(np.random.default_rng(1).choice(5000, 300, replace=False))
     spread = sparse.csr_array((X.data, columns[X.indices], X.indptr), shape=(X.shape[0], 5000))
     params = {"max_iter": 20, **params}
     small, wide = quiet_fit(make(**params), X, y), quiet_fit(make(**params), spread, y)
-    assert_array_equal(wide.coef_[:, columns], small.coef_)
-    assert_array_equal(wide.intercept_, small.intercept_)
+    assert_allclose(wide.coef_[:, columns], small.coef_, rtol=1e-10, atol=1e-15)
+    assert_allclose(wide.intercept_, small.intercept_, rtol=1e-10)
     others = np.delete(np.arange(5000), columns)
     assert not wide.coef_[:, others].any()
     assert_array_equal(wide.scale_[columns], small.scale_)
     assert (wide.scale_[others] == 1).all()
-    assert wide.alpha_ == small.alpha_
+    assert wide.alpha_ == pytest.approx(small.alpha_, rel=1e-10)
     small.partial_fit(X, y)
     wide.partial_fit(spread, y)
     if "lr" in params:  # that of lr="auto" in a stream depends on the number of features
-        assert_array_equal(wide.coef_[:, columns], small.coef_)
+        assert_allclose(wide.coef_[:, columns], small.coef_, rtol=1e-10, atol=1e-15)
 
 
 def test_a_model_to_start_with_has_columns_without_values(in_full):

@@ -8,7 +8,7 @@ from scipy import sparse
 from skdl import _kernels
 from skdl._backends import compute_dtype, csr_statistics, moments, pair_or_zeros
 from skdl.openmp import _memory, _threads
-from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks
+from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks, feature_blocks
 from skdl.openmp._predictor import Predictor
 
 # Rows whose sums are computed in the type of the data before they are added up in double.
@@ -22,11 +22,15 @@ STATISTICS_VALUES = 200_000
 class PlacedBlock:
     """A block of rows as the kernels read it, its weights in the type of the fit."""
 
-    def __init__(self, block, dtype):
+    def __init__(self, block, dtype, column_block):
         self.block, X = block, block.X
         self.weight = None if block.weight is None else block.weight.astype(dtype)
         if sparse.issparse(X):
-            self.data = _kernels.Data(X.data, X.shape[1], block.y, self.weight, X.indices, X.indptr)
+            indptr = X.indptr
+            if len(column_block) > 2:
+                indptr = np.empty((len(indptr) - 1) * (len(column_block) - 1) + 1, indptr.dtype)
+                _kernels.split_rows(X.indices, X.indptr, column_block, indptr)
+            self.data = _kernels.Data(X.data, X.shape[1], block.y, self.weight, X.indices, indptr)
         else:
             self.data = _kernels.Data(X, X.shape[1], block.y, self.weight)
 
@@ -37,7 +41,7 @@ class Backend:
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
         self.dtype, self.is_sparse = compute_dtype(source.dtype), source.is_sparse
         self.n_features, self.n_outputs, self.row_values = source.n_features, n_outputs, source.row_values
-        self.n_jobs, self.device = n_jobs, device
+        self.n_jobs, self.device, self._source = n_jobs, device, source
         self._last_placed = None
 
     def for_source(self, source):
@@ -50,12 +54,12 @@ class Backend:
     @cached_property
     def column_block(self):
         """Bounds of the blocks of columns that threads share."""
-        return column_blocks(self.n_features)
+        return feature_blocks(self._source) if self.is_sparse else column_blocks(self.n_features)
 
     def _place(self, block):
         """The block for the kernels, prepared once for as long as no other block comes."""
         if self._last_placed is None or self._last_placed.block is not block:
-            self._last_placed = PlacedBlock(block, self.dtype)
+            self._last_placed = PlacedBlock(block, self.dtype, self.column_block)
         return self._last_placed
 
     def statistics(self, block, rows):
@@ -89,22 +93,20 @@ class Backend:
         coef_velocity, intercept_velocity = pair_or_zeros(velocity)
         [momentum] = momentum
         layout_class = CSRLayout if self.is_sparse else DenseLayout
-        self._layout = layout = layout_class(self, coef, coef_velocity, batch_size=batch_size, momentum=momentum)
+        self._layout = layout = layout_class(
+            self, coef, coef_velocity, mean, scale, batch_size=batch_size, momentum=momentum
+        )
+        layout.penalise(l1, l2)
         self._intercept = np.zeros((2, self.n_outputs), self.dtype)
         self._intercept[0], self._intercept[1] = intercept, intercept_velocity
-
-        def per_feature(a):
-            return None if a is None else _memory.pad_columns(np.atleast_2d(a), layout.padded_features, self.dtype)[0]
-
-        self._penalty = per_feature(l1), per_feature(l2)
         self._model = _kernels.Model(
             layout.coef,
             self._intercept,
             layout.velocity,
-            mean=None if self.is_sparse else per_feature(mean),
-            scale=per_feature(scale),
-            l1=self._penalty[0],
-            l2=self._penalty[1],
+            mean=layout.mean,
+            scale=layout.scale,
+            l1=layout.l1,
+            l2=layout.l2,
             momentum=momentum,
             fit_intercept=fit_intercept,
         )
@@ -119,9 +121,7 @@ class Backend:
         self.batch_size, self.n_threads = batch_size, layout.n_threads
 
     def penalise(self, l1, l2):
-        for strength, new in zip(self._penalty, (l1, l2), strict=True):
-            if new is not None:
-                strength[: self.n_features] = new[0]  # the model reads them there
+        self._layout.penalise(l1, l2)
 
     def run(self, block, order, step_sizes):
         data = self._place(block).data

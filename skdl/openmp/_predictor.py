@@ -8,7 +8,7 @@ from scipy import sparse
 from skdl import _kernels, _softmax
 from skdl._backends import ceil_div, compute_dtype
 from skdl.openmp import _memory, _threads
-from skdl.openmp._layouts import CONVERSION, SPARSE_PRODUCT, chunk_rows, csr_outputs
+from skdl.openmp._layouts import CONVERSION, SPARSE_OUTPUT, SPARSE_VALUE, chunk_rows, csr_outputs
 
 # Rows that are predicted at once: at most so many, and whole panels of `wide_forward` where that is more than one.
 CHUNK_ROWS, PANEL_ROWS = 128, 64
@@ -62,7 +62,7 @@ class Predictor:
             data=_kernels.Data(X.data, n_features, self.y, indices=X.indices, indptr=X.indptr),
             coef=transposed,
             row_bytes=len(coef) * coef.itemsize + int(8 * row_values),
-            row_flop=SPARSE_PRODUCT * row_values * transposed.shape[1],
+            row_flop=row_values * (SPARSE_VALUE + SPARSE_OUTPUT * transposed.shape[1]),
             place=place,
         )
 
@@ -78,7 +78,7 @@ class Predictor:
             place = np.zeros(n_features, np.int32)
             place[features] = np.arange(n_places)
         transposed = _memory.zeros((n_places, csr_outputs(n_outputs)), coef.dtype)
-        n_threads = self._n_threads(n_places, SPARSE_PRODUCT * n_places * n_outputs)
+        n_threads = self._n_threads(n_places, SPARSE_OUTPUT * n_places * n_outputs)
         _kernels.gather_coefficients(coef, features, transposed, n_threads)
         return transposed, place
 
