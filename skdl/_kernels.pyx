@@ -303,9 +303,9 @@ cdef struct Pace:
 
 # Threads cost more than they bring where the others make thread 0 wait for longer than WORTH of the time that each of them
 # saves it: alone it also has more of its core. They begin with a credit of work, since any machine takes a core away at times.
-# Half of what was seen in MEMORY seconds is forgotten. Thread 0 works alone for SOLO_PER_LOSS times the loss, so that a try
-# costs a small share, for twice as long when the next try fails, and for LONGEST_SOLO seconds at most.
-cdef double WORTH = 0.5, CREDIT = 5e-3, MEMORY = 0.1, SOLO_PER_LOSS = 20, LONGEST_SOLO = 1.0
+# Half of what was seen in MEMORY seconds is forgotten. Thread 0 works alone for SOLO_PER_LOSS times the loss, but for no longer
+# than FIRST_SOLO, since a long loss mostly comes alone; for twice as long whenever the next try fails, up to LONGEST_SOLO.
+cdef double WORTH = 0.5, CREDIT = 5e-3, MEMORY = 0.1, SOLO_PER_LOSS = 10, FIRST_SOLO = 0.1, LONGEST_SOLO = 1.0
 
 # Written with the GIL held, since fits in several Python threads share it.
 cdef Pace process_pace = Pace(CREDIT, 0, 0, 0)
@@ -375,7 +375,7 @@ cdef void remember(Pace* pace, Pace known, int n_threads, double now) noexcept:
     """Keep what thread 0 has seen in a parallel region of so many threads, and draw the conclusion."""
     pace.worked, pace.waited = known.worked, known.waited
     if costs_more(pace, n_threads):
-        pace.alone = min(LONGEST_SOLO, max(SOLO_PER_LOSS * pace.waited, 2 * pace.alone))
+        pace.alone = min(LONGEST_SOLO, max(min(SOLO_PER_LOSS * pace.waited, FIRST_SOLO), 2 * pace.alone))
         pace.alone_until = now + pace.alone
         pace.worked, pace.waited = CREDIT, 0
         return

@@ -143,7 +143,7 @@ static inline double skdl_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* A barrier that spins for microseconds (the length of a phase), then yields, then sleeps on a futex: with more threads than
+/* A barrier that spins for a while, then yields, then sleeps on a futex: with more threads than
  * cores the thread that is waited for needs this core, and a yield alone may not give it.
  * `stop` asks all threads to end their work: at once, or after the minibatch. A wait returns what had been asked before the
  * last thread arrived, so all threads get the same answer. */
@@ -176,6 +176,11 @@ static inline void skdl_wake(skdl_barrier *b)
 static inline void skdl_ask(skdl_barrier *b, int stop) { __atomic_store_n(&b->stop, stop, __ATOMIC_RELAXED); }
 static inline int skdl_asked(const skdl_barrier *b) { return __atomic_load_n(&b->stop, __ATOMIC_RELAXED); }
 
+/* How long a wait spins: several times the length of a phase, since a thread that has gone to sleep comes back so late that the
+ * others go to sleep in the next phase, too; and how often it looks at the clock. */
+#define SPIN_SECONDS 100e-6
+#define SPINS_PER_LOOK 32
+
 /* Adds the seconds of a long wait, one that does not end while it spins, to `waited`. */
 static inline int skdl_wait(skdl_barrier *b, int n_threads, double *waited)
 {
@@ -188,16 +193,21 @@ static inline int skdl_wait(skdl_barrier *b, int n_threads, double *waited)
         skdl_wake(b);
         return b->stopping;
     }
-    double since = 0;
+    double since = 0, now = 0;
+    int yields = 0;
     for (int spins = 0; __atomic_load_n(&b->round, __ATOMIC_ACQUIRE) == round; spins++) {
-        if (spins == 300) since = skdl_seconds();
-        if (spins > 310) skdl_sleep(b, round);
-        else if (spins >= 300) sched_yield();
+        if (spins % SPINS_PER_LOOK == SPINS_PER_LOOK - 1) {
+            now = skdl_seconds();
+            if (since == 0) since = now;
+        }
+        if (now - since < SPIN_SECONDS) {
 #if defined(__x86_64__)
-        else __builtin_ia32_pause();
+            __builtin_ia32_pause();
 #endif
+        } else if (yields++ < 10) sched_yield();
+        else skdl_sleep(b, round);
     }
-    if (since > 0) *waited += skdl_seconds() - since;
+    if (yields > 0) *waited += skdl_seconds() - since;
     return b->stopping;
 }
 
