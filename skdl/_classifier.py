@@ -279,7 +279,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
         ----------
         X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
             Dense C-ordered float64, float32, float16, uint8, int8 and bool and CSR of float64 or float32 are read in place,
-            without conversion; anything else is converted once.
+            without conversion; anything else is converted once. A copy is made of CSR whose rows are nearly full, which
+            becomes dense, and of up to 1,024 rows with at least twice as many features, where ``lr="auto"``, the penalty is
+            L2 in the features' units and that makes the fit faster.
         y : array-like of shape (n_samples,)
             Class labels: numbers, strings or booleans.
         sample_weight : array-like of shape (n_samples,), default=None

@@ -18,6 +18,8 @@ from skdl._products import products
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 # Updates come early, while the step is long: at so many times this share of the epochs.
 UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.03, 0.1
+# Steps that a model has made before it is asked, a third of those of a default fit.
+FEWEST_STEPS = 30
 # Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
 SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
@@ -196,10 +198,10 @@ class Evidence:
         self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
         self._predict = backend.predictor(source.X, rows)
 
-    def be_due(self, max_iter, *, holds):
+    def be_due(self, max_iter, n_batches, *, holds):
         """Spread the updates over the epochs, closer where the step holds at first; returns the epoch after the last."""
         epochs = np.unique(np.ceil((HOLDING if holds else FALLING) * UPDATES * max_iter).astype(int))
-        self._due = epochs[epochs < max_iter].tolist()
+        self._due = epochs[(epochs < max_iter) & (epochs * n_batches >= FEWEST_STEPS)].tolist()
         self._ends_with_margins = len(self._due) > 1 and self._l1_ratio < 1
         return max(self._due, default=0)
 

@@ -44,7 +44,7 @@ def make_plan(source, options, backend, stream, *, turns=False):
     unit = unit_of_x
     turned = None
     if turns and options.lr == "auto" and (q == 1).all() and spans_little(seen, options, backend.n_outputs):
-        turned = RowSpace.of(seen, standard)
+        turned = RowSpace.of(seen, standard, length)
     if turned is not None:
         source = seen = turned.source
         standard, lift, backend = turned, turned.lift, backend.for_source(seen)

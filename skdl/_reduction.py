@@ -7,12 +7,12 @@ in as many dimensions as there are rows. SGD with a penalty on ||W'||^2, whose s
 path on L as on U, and W' = W_L L^-1 U.
 """
 
-from contextlib import suppress
-
 import numpy as np
 from scipy import sparse
 
+from skdl import _kernels
 from skdl._products import products
+from skdl._sampling import long_rows
 from skdl._scaling import Scaling, Statistics
 
 # Columns are left out where less than this share of them holds values.
@@ -35,15 +35,17 @@ class OccurringColumns:
     def of(cls, source, start):
         """Those of a source, or None where they are not few."""
         X, n_features = source.block.X, source.n_features
-        occurs = np.zeros(n_features, dtype=bool)
-        occurs[X.indices[: X.indptr[-1]]] = True
+        occurs = np.zeros(n_features, dtype=np.uint8)
+        _kernels.mark_features(X.indices, X.indptr, source.rows, occurs)
         if start is not None:
             occurs |= start[0].any(axis=0)
         columns = np.flatnonzero(occurs)
         return cls(columns, n_features) if 0 < len(columns) < FEW_COLUMNS * n_features else None
 
     def select(self, source):
-        """The source with these columns alone; values and row bounds are shared with it."""
+        """The source with these columns alone; values and row bounds are shared with it. Rows out of use may hold others,
+        which become any of these.
+        """
         X = source.block.X
         position = np.zeros(self.n_features, dtype=X.indices.dtype)
         position[self.columns] = np.arange(len(self.columns))
@@ -81,33 +83,40 @@ def is_full(source):
 
 
 class RowSpace(Scaling):
-    """Coordinates of the space that the rows of a source span, as many as there are rows: L in place of U."""
+    """Coordinates of the space that the rows of a source span, as many as it has dimensions: L in place of U."""
 
-    def __init__(self, source, scaling, U, L):
-        values = np.zeros((source.n_samples, len(L)), U.dtype)
-        values[source.rows] = L
-        weight = source.weight
-        super().__init__(np.zeros(len(L)), np.ones(len(L)), (weight[:, np.newaxis] * L**2).sum(axis=0) / weight.sum())
+    def __init__(self, source, scaling, length, U, L):
+        self._is_own = np.diag(L) > 0
+        rows = L[:, self._is_own]
+        values = np.zeros((source.n_samples, rows.shape[1]), U.dtype)
+        values[source.rows] = rows
+        weight = source.weight if length is None else source.weight * ~long_rows(length)
+        mean_square = (weight[:, np.newaxis] * rows**2).sum(axis=0)
+        # Long rows have no say in how long the others are.
+        mean_square *= scaling.mean_square.sum() / mean_square.sum()
+        super().__init__(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), mean_square)
         self.source, self._scaling, self._U, self._L = source.with_values(values), scaling, U, L
 
     @classmethod
-    def of(cls, source, scaling):
-        """That of a source, or None where U is 0 or overflows."""
+    def of(cls, source, scaling, length):
+        """That of a source, or None where U is 0 or overflows. length: |u| of each row, or None where no row is long."""
         U = scaling.apply(source.block.X[source.rows])
         with np.errstate(over="ignore", invalid="ignore"):
             K = _gram(U)
         if not 0 < np.trace(K) < np.inf:
             return None
-        return cls(source, scaling, U, _cholesky(K, np.finfo(U.dtype).eps))
+        return cls(source, scaling, length, U, _cholesky(K, np.finfo(U.dtype).eps))
 
     def random_directions(self, draw):
         """What L sees of directions of u, so that what is random does not change with the turn."""
         v = np.ascontiguousarray(self._scaling.random_directions(draw), self._U.dtype)
-        return _solve(self._L, products(self._U)[0](v).astype(np.float64))
+        return _solve(self._L, products(self._U)[0](v).astype(np.float64))[self._is_own]
 
     def lift(self, coef, intercept):
         """Parameters for L to those for x."""
-        of_rows = _solve_transposed(self._L, coef.astype(np.float64).T)
+        of_rows = np.zeros((len(self._L), len(coef)))
+        of_rows[self._is_own] = coef.T
+        of_rows = _solve_transposed(self._L, of_rows)
         _, multiply_transposed = products(self._U)
         of_u = multiply_transposed(of_rows.astype(coef.dtype)).T.astype(np.float64)
         return tuple(a.astype(coef.dtype) for a in self._scaling.unscale_parameters(of_u, intercept))
@@ -135,48 +144,63 @@ def _gram(U):
     return products(U)[0](U.T).astype(np.float64)
 
 
-# LAPACK is given blocks so small that it starts no threads, as in `_products`.
+# Rows and columns that are worked on together. LAPACK starts no threads for so few, as in `_products`.
 BLOCK = 32
 
 
 def _cholesky(K, eps):
-    """The lower Cholesky factor of K, whose rank may be less than its size: with as much on its diagonal as rounding takes."""
-    for more in (1, 1e2, 1e4):
-        with suppress(np.linalg.LinAlgError):
-            return _cholesky_factor(K, more * eps * np.trace(K))
-    return _cholesky_factor(K, 1e6 * eps * np.trace(K))
+    """The lower Cholesky factor of K, whose rank may be less than its size.
 
-
-def _cholesky_factor(K, jitter):
+    A row that is one of the space of those before it, to rounding, has no direction of its own: its column is 0.
+    """
     A, n = K.copy(), len(K)
-    A[np.diag_indices(n)] += jitter
+    smallest = n * eps * np.diag(K)
     L = np.zeros_like(A)
     for a in range(0, n, BLOCK):
-        b = a + BLOCK
-        L[a:b, a:b] = np.linalg.cholesky(A[a:b, a:b])
-        if b < n:
-            L[b:, a:b] = products(A[b:, a:b])[0](np.linalg.inv(L[a:b, a:b]).T)
-            A[b:, b:] -= products(L[b:, a:b])[0](L[b:, a:b].T)
+        block, rest = slice(a, a + BLOCK), slice(a + BLOCK, None)
+        L[block, block] = _small_cholesky(A[block, block], smallest[block])
+        if a + BLOCK < n:
+            # Of a column of 0 the inverse has one that tells of nothing.
+            below = products(A[rest, block])[0](np.linalg.inv(_regular(L[block, block])).T)
+            L[rest, block] = below * (np.diag(L[block, block]) > 0)
+            A[rest, rest] -= products(L[rest, block])[0](L[rest, block].T)
     return L
 
 
+def _small_cholesky(A, smallest):
+    """That of a block; columns whose pivot is not larger than `smallest` are 0."""
+    A, L = A.copy(), np.zeros_like(A)
+    for j in np.flatnonzero(smallest > 0):
+        if A[j, j] > smallest[j]:
+            L[j:, j] = A[j:, j] / np.sqrt(A[j, j])
+            A[j:, j:] -= np.multiply.outer(L[j:, j], L[j:, j])
+    return L
+
+
+def _regular(L):
+    """L with ones on its diagonal where columns are 0: their unknowns are in no other equation."""
+    return L + np.diag(np.diag(L) == 0)
+
+
 def _solve(L, b):
-    """x of L x = b (n_rows, n)."""
+    """x of L x = b (n_rows, n), 0 where the column of L is."""
     x = b.copy()
     for a in range(0, len(L), BLOCK):
         block, rest = slice(a, a + BLOCK), slice(a + BLOCK, None)
-        x[block] = products(np.linalg.inv(L[block, block]))[0](x[block])
+        x[block] = products(np.linalg.inv(_regular(L[block, block])))[0](x[block])
+        x[block] *= (np.diag(L[block, block]) > 0)[:, np.newaxis]
         if a + BLOCK < len(L):
             x[rest] -= products(np.ascontiguousarray(L[rest, block]))[0](x[block])
     return x
 
 
 def _solve_transposed(L, b):
-    """x of L^T x = b (n_rows, n)."""
+    """x of L^T x = b (n_rows, n), 0 where the column of L is."""
     x = b.copy()
     for a in reversed(range(0, len(L), BLOCK)):
         block = slice(a, a + BLOCK)
-        x[block] = products(np.linalg.inv(L[block, block]).T)[0](x[block])
+        x[block] = products(np.linalg.inv(_regular(L[block, block])).T)[0](x[block])
+        x[block] *= (np.diag(L[block, block]) > 0)[:, np.newaxis]
         if a > 0:
             x[:a] -= products(np.ascontiguousarray(L[block, :a].T))[0](x[block])
     return x

@@ -8,7 +8,7 @@ from skdl._convergence import EPOCHS_PER_MEASUREMENT, NEAR
 
 def step_sizes(schedule, lr, n_batches, epoch, n_falling, n_epochs=1):
     """The step size of each minibatch of n_epochs from `epoch` on: from lr down to 0 after `n_falling` epochs in all."""
-    done = (epoch + np.arange(n_epochs * n_batches).reshape(n_epochs, n_batches) / n_batches) / n_falling
+    done = (np.arange(epoch, epoch + n_epochs)[:, np.newaxis] + np.arange(n_batches) / n_batches) / n_falling
     if schedule == "linear":
         return lr * (1 - done)
     if schedule == "cosine":

@@ -224,7 +224,12 @@ def run_epochs(source, backend, rng, step_sizes, batch_size, average=None):
 
 
 def epochs_together(source, backend):
-    """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer."""
+    """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer.
+
+    On CSR one: features that lag behind catch up at the end of a call.
+    """
+    if source.is_sparse:
+        return 1
     values = source.n_rows * (1 + source.row_values) * backend.n_outputs
     return int(min(max(1, TOGETHER_VALUES // values), EPOCHS_TOGETHER))
 
@@ -278,9 +283,9 @@ def train(plan, rng, start, velocity, validate, hooks, monitor=None, average=Non
 
     history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
     if evidence is not None:
-        schedule.settled_from = evidence.be_due(options.max_iter, holds=schedule.holds(0))
+        schedule.settled_from = evidence.be_due(options.max_iter, n_batches, holds=schedule.holds(0))
     n_together = 1
-    if validate is None and average is None and options.lr_schedule != "constant":
+    if not options.early_stopping and average is None and options.lr_schedule != "constant":
         n_together = epochs_together(source, backend)
 
     def together(epoch):
@@ -299,7 +304,7 @@ def train(plan, rng, start, velocity, validate, hooks, monitor=None, average=Non
         if epoch == end:
             begun, end = epoch, together(epoch)
         if not losses:
-            sizes = schedule.sizes(epoch, 1 if hooks.watches else end - epoch)
+            sizes = schedule.sizes(epoch, 1 if hooks.watches or validate is not None else end - epoch)
             [losses] = run_epochs(source, backend, rng, sizes[np.newaxis], options.batch_size, average).tolist()
         loss, holds = losses.pop(0), schedule.holds(epoch)
         if not loss < DIVERGED:  # NaN included

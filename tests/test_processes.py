@@ -15,9 +15,10 @@ import pytest
 from _helpers import fitted_state, run
 from numpy.testing import assert_array_equal
 from scipy import sparse
+from sklearn.datasets import load_iris
 from threadpoolctl import threadpool_limits
 
-from skdl import _classifier, _kernels
+from skdl import _classifier, _kernels, _sgd
 from skdl.openmp import _memory, _threads
 
 pytestmark = [
@@ -333,3 +334,31 @@ def test_threads_that_lose_their_cores_are_given_up():
         """,
     )
     assert done.stdout == "True 8 1 8\n"
+
+
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+def test_nobody_who_looks_on_changes_a_model(container, monkeypatch):
+    """Epochs run together where nobody does."""
+    monkeypatch.setattr(_sgd, "EPOCHS_TOGETHER", 10)
+    data, y = load_iris(return_X_y=True)
+    X, params = container(data * (data > 1.5)), {"lr": 0.1} if container is sparse.csr_array else {}
+    plain = _helpers.make(max_iter="auto", **params).fit(X, y)
+    _helpers.same_model(plain, _helpers.make(max_iter="auto", **params).fit(X, y, X_val=X, y_val=y))
+    watched = _helpers.make(max_iter="auto", **params).set_callbacks(Nobody())
+    _helpers.same_model(plain, watched.fit(X, y))
+
+
+class Nobody:
+    """A callback that only looks on."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass

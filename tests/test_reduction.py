@@ -180,3 +180,44 @@ def test_same_bits_for_any_number_of_blas_threads():
         print(model.coef_.tobytes().hex()[::97], model.alpha_)
         """
     assert run(code, OPENBLAS_NUM_THREADS="1").stdout == run(code, OPENBLAS_NUM_THREADS="4").stdout
+
+
+def separated(n, seed):
+    """Rows of three classes in 2000 features, and the classes."""
+    centre = np.random.default_rng(0).normal(size=(3, 2000)) * 0.15
+    y = np.arange(n) % 3
+    return np.random.default_rng(seed).normal(size=(n, 2000)) + centre[y], y
+
+
+@pytest.mark.filterwarnings("ignore:.*rows are up to")
+@pytest.mark.parametrize("times", [30, 1000, 10_000])
+def test_a_long_row_sets_no_penalty_in_the_space_of_the_rows(times):
+    (X, y), (X_test, y_test) = separated(60, 1), separated(600, 2)
+    expected = turned(make(max_iter="auto"), X, y).alpha_
+    X[5] *= times
+    model = turned(make(max_iter="auto"), X, y)
+    assert model.alpha_ < 1.5 * expected
+    assert model.score(X_test, y_test) > 0.98
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_contradictory_copies_of_rows(dtype):
+    """Rounding gives a copy no direction of its own, in which it could be told from its like."""
+    X, y = np.tile(WIDE[:20, :].astype(dtype), (2, 1)), np.repeat([0, 1], 20)
+    model = turned(make(max_iter="auto", alpha=1e-4), X, y)
+    assert model.loss_curve_[-1] == pytest.approx(np.log(2), rel=1e-4)
+
+
+def test_rows_without_weight_have_no_columns():
+    X = sparse.random_array((200, 20_000), density=2e-3, format="csr", rng=0)
+    y, weight = np.arange(200) % 3, np.ones(200)
+    weight[::5] = 0
+    without = quiet_fit(make(max_iter=50), X[weight > 0], y[weight > 0])
+    assert quiet_fit(make(max_iter=50), X, y, sample_weight=weight).alpha_ == pytest.approx(without.alpha_, rel=1e-6)
+
+
+@pytest.mark.parametrize("max_iter", [5, 10, 15])
+def test_a_few_steps_tell_nothing_of_the_penalty(max_iter):
+    """A model of five steps asked for a penalty ten thousand times too strong."""
+    (X, y), (X_test, y_test) = separated(60, 1), separated(600, 2)
+    assert quiet_fit(make(max_iter=max_iter), X, y).score(X_test, y_test) > 0.98
