@@ -25,7 +25,7 @@ SPARSE_OUTPUT = 50
 # A block of features has at least so many values of a mean row of CSR, so that its partial logits cost little beside them; and
 # there are at most so many blocks. Their bounds are those that halve the values of some rows.
 SPARSE_BLOCK_VALUES = 6
-SPARSE_BLOCKS = 2
+SPARSE_BLOCKS = 4
 SAMPLED_ROWS = 1000
 # The most outputs of a piece, for which the micro-kernels of CSR are made.
 PIECE_OUTPUTS = 64
