@@ -11,7 +11,7 @@ for target in {x86_64,aarch64}-{linux-gnu,macos,windows-gnu}; do
     "${SKDL_PYTHON:-python}" -m ziglang cc -target "$target" -O3 -Wall -Wextra -Werror -Iskdl -x c -c - -o "$objects/$target.o" <<'C'
 #include "_microkernels.h"
 const skdl_kernels *widest(int is_double) { return skdl_select_isa(skdl_n_isas() - 1, is_double); }
-int wait_for_all(skdl_barrier *barrier, int n_threads) { return skdl_wait(barrier, n_threads); }
+int wait_for_all(skdl_barrier *barrier, int n_threads, double *waited) { return skdl_wait(barrier, n_threads, waited); }
 double seconds(void) { return skdl_seconds(); }
 C
 done
