@@ -76,6 +76,22 @@ def logits(backend, X, coef, intercept, *, rows=None, n_jobs=None):
     return predicted(backend, "logits", X, coef, intercept, rows=rows, n_jobs=n_jobs)
 
 
+class Callback:
+    """One of scikit-learn's callbacks, which only looks on."""
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        pass
+
+    def on_fit_task_end(self, estimator, context):
+        pass
+
+
 class Problem:
     """Random data, parameters and settings, and the two ways to run an epoch on them."""
 

@@ -12,7 +12,7 @@ import _helpers
 import joblib
 import numpy as np
 import pytest
-from _helpers import fitted_state, run
+from _helpers import Callback, fitted_state, run
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_iris
@@ -280,20 +280,11 @@ def test_memory_runs_out():
     assert int(run(SETUP, program, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1").stdout) > 3
 
 
-class Stops:
+class Stops(Callback):
     """A callback that ends the first epoch with an exception."""
 
     def __init__(self, exception):
         self.exception = exception
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
 
     def on_fit_task_end(self, estimator, context, **_):
         raise self.exception
@@ -344,21 +335,5 @@ def test_nobody_who_looks_on_changes_a_model(container, monkeypatch):
     X, params = container(data * (data > 1.5)), {"lr": 0.1} if container is sparse.csr_array else {}
     plain = _helpers.make(max_iter="auto", **params).fit(X, y)
     _helpers.same_model(plain, _helpers.make(max_iter="auto", **params).fit(X, y, X_val=X, y_val=y))
-    watched = _helpers.make(max_iter="auto", **params).set_callbacks(Nobody())
+    watched = _helpers.make(max_iter="auto", **params).set_callbacks(Callback())
     _helpers.same_model(plain, watched.fit(X, y))
-
-
-class Nobody:
-    """A callback that only looks on."""
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        pass

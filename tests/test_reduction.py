@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _helpers import make, quiet_fit, run, same_model
+from _helpers import Callback, make, quiet_fit, run, same_model
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
@@ -100,16 +100,7 @@ def test_validation_and_callbacks_see_the_model_of_x(in_full):
     assert_allclose(small.validation_loss_curve_, full.validation_loss_curve_, rtol=1e-6)
     shapes = []
 
-    class Watch:
-        def setup(self, estimator, context):
-            pass
-
-        def teardown(self, estimator, context):
-            pass
-
-        def on_fit_task_begin(self, estimator, context):
-            pass
-
+    class Watch(Callback):
         def on_fit_task_end(self, estimator, context, *, fitted_estimator):
             if context.task_name == "epoch":
                 shapes.append(fitted_estimator.coef_.shape)
