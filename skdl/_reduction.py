@@ -85,40 +85,42 @@ def is_full(source):
 class RowSpace(Scaling):
     """Coordinates of the space that the rows of a source span, as many as it has dimensions: L in place of U."""
 
-    def __init__(self, source, scaling, length, U, L):
+    def __init__(self, source, scaling, length, dtype, products_of_U, L):
         self._is_own = np.diag(L) > 0
         rows = L[:, self._is_own]
-        values = np.zeros((source.n_samples, rows.shape[1]), U.dtype)
+        values = np.zeros((source.n_samples, rows.shape[1]), dtype)
         values[source.rows] = rows
         weight = source.weight if length is None else source.weight * ~long_rows(length)
         mean_square = (weight[:, np.newaxis] * rows**2).sum(axis=0)
         # Long rows have no say in how long the others are.
         mean_square *= scaling.mean_square.sum() / mean_square.sum()
         super().__init__(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), mean_square)
-        self.source, self._scaling, self._U, self._L = source.with_values(values), scaling, U, L
+        self.source, self._scaling, self._L = source.with_values(values), scaling, L
+        self._multiply, self._multiply_transposed = products_of_U
 
     @classmethod
     def of(cls, source, scaling, length):
         """That of a source, or None where U is 0 or overflows. length: |u| of each row, or None where no row is long."""
         U = scaling.apply(source.block.X[source.rows])
+        products_of_U = products(U)
         with np.errstate(over="ignore", invalid="ignore"):
-            K = _gram(U)
+            K = products_of_U[0](U.T)
+            K = (K.toarray() if sparse.issparse(K) else K).astype(np.float64)
         if not 0 < np.trace(K) < np.inf:
             return None
-        return cls(source, scaling, length, U, _cholesky(K, np.finfo(U.dtype).eps))
+        return cls(source, scaling, length, U.dtype, products_of_U, _cholesky(K, np.finfo(U.dtype).eps))
 
     def random_directions(self, draw):
         """What L sees of directions of u, so that what is random does not change with the turn."""
-        v = np.ascontiguousarray(self._scaling.random_directions(draw), self._U.dtype)
-        return _solve(self._L, products(self._U)[0](v).astype(np.float64))[self._is_own]
+        v = np.ascontiguousarray(self._scaling.random_directions(draw), self.source.dtype)
+        return _solve(self._L, self._multiply(v).astype(np.float64))[self._is_own]
 
     def lift(self, coef, intercept):
         """Parameters for L to those for x."""
         of_rows = np.zeros((len(self._L), len(coef)))
         of_rows[self._is_own] = coef.T
         of_rows = _solve_transposed(self._L, of_rows)
-        _, multiply_transposed = products(self._U)
-        of_u = multiply_transposed(of_rows.astype(coef.dtype)).T.astype(np.float64)
+        of_u = self._multiply_transposed(of_rows.astype(coef.dtype)).T.astype(np.float64)
         return tuple(a.astype(coef.dtype) for a in self._scaling.unscale_parameters(of_u, intercept))
 
 
@@ -135,13 +137,6 @@ def spans_little(source, options, n_outputs):
     else:
         of_turn, of_epoch = 2 * n * n * d, 4 * n * d * (k + DENSE_VALUE)
     return of_turn + n**3 + epochs * of_turned < epochs * of_epoch
-
-
-def _gram(U):
-    """U U^T, (n_rows, n_rows) float64."""
-    if sparse.issparse(U):
-        return (U @ U.T).toarray().astype(np.float64)
-    return products(U)[0](U.T).astype(np.float64)
 
 
 # Rows and columns that are worked on together. LAPACK starts no threads for so few, as in `_products`.

@@ -318,18 +318,15 @@ def train(plan, rng, start, velocity, validate, hooks, monitor=None, average=Non
         history.add(loss, None if validate is None else validate(*for_x()))
         if options.verbose:
             print(history.last_line())
-        if not at_end:
-            asked = hooks.end(for_x)
-            if asked:
-                break
-            continue
         watched = history.validation_loss_curve[-1] if options.early_stopping else loss
         if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
             best_loss, best_parameters = watched, current()
         if options.lr_schedule == "constant":
             stop = patience.is_out(watched)
-        elif holds and (
-            view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN)
+        elif (
+            at_end
+            and holds
+            and (view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN))
         ):
             schedule.fall_after(epoch)
         asked = hooks.end(for_x)

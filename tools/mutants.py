@@ -160,7 +160,7 @@ MUTANTS = [
     ("rows turned without their mean", REDUCTION, "self._scaling.unscale_parameters(of_u, intercept)",
      "(of_u * self._scaling.scale, intercept)"),
     ("directions that the turn changes", REDUCTION,
-     "return _solve(self._L, products(self._U)[0](v).astype(np.float64))[self._is_own]",
+     "return _solve(self._L, self._multiply(v).astype(np.float64))[self._is_own]",
      "return np.random.default_rng(1).normal(size=(self._is_own.sum(), v.shape[1]))"),
     ("callbacks see the turned model", SGD, "        hooks.begin(for_x)\n", "        hooks.begin(current)\n"),
     ("blocks of the last thread left out", KERNELS, "blk1 = share(n_blocks, group + 1, n_groups)\n",
