@@ -74,12 +74,12 @@ class Gauge:
     preconditioner, give most of it. All this happens in the coordinates of lr="auto", which are closer to round.
     """
 
-    def __init__(self, plan, backend):
-        self.source, self.backend, self.options, self.scaling = plan.seen, backend, plan.options, plan.standard
+    def __init__(self, plan):
+        self.source, self.backend, self.options, self.scaling = plan.seen, plan.backend, plan.options, plan.standard
         if self.scaling is None:
-            self.source, _, self.scaling, _ = coordinates(plan.seen, plan.options, backend, None)
+            self.source, _, self.scaling, _ = coordinates(plan.seen, plan.options, plan.backend, None)
         source, options, q = self.source, self.options, plan.unit * self.scaling.scale
-        self.n_classes = _softmax.n_classes(backend.n_outputs)
+        self.n_classes = _softmax.n_classes(plan.backend.n_outputs)
         self.usual_alpha = initial_alpha(self.scaling, q, source.total_weight, self.n_classes)
         self.no_model_loss = no_model_loss(source, self.n_classes, options.fit_intercept)
         # of each coordinate of a row: mean square, and the penalty alpha (W r)^2 / 2, which the intercept has not
@@ -153,12 +153,12 @@ class Monitor:
     It measures now and then, where the epochs since the last time make the passes cheap.
     """
 
-    def __init__(self, plan, backend):
-        self.source, self.backend, self.options, self.scaling = plan.seen, backend, plan.options, plan.scaling
+    def __init__(self, plan):
+        self.source, self.backend, self.options, self.scaling = plan.seen, plan.backend, plan.options, plan.scaling
         self.alpha_is_auto = plan.evidence is not None
         self.n_epochs, self.next_look = 0, EPOCHS_PER_MEASUREMENT
         self.n_added, self.total = 0, None
-        self.gauge, self.make_gauge = None, partial(Gauge, plan, backend)
+        self.gauge, self.make_gauge = None, partial(Gauge, plan)
 
     @property
     def epochs_to_look(self):

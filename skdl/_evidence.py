@@ -183,8 +183,8 @@ def margin_factor(logits, y, weight, shares, untrained, n_rows):
 class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
-    def __init__(self, plan, backend, n_rows):
-        source, scaling = plan.seen, plan.standard
+    def __init__(self, plan, n_rows):
+        source, scaling, backend = plan.seen, plan.standard, plan.backend
         self._scaling, self._l1_ratio, self._due, self._ends_with_margins = scaling, plan.options.l1_ratio, [], False
         self._q = np.ones(source.n_features) if plan.options.standardize else scaling.scale
         self._n_rows = max(n_rows, 1.0)  # less is no row

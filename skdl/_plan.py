@@ -82,7 +82,7 @@ def make_plan(source, options, backend, stream, *, turns=False):
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
     plan = Plan(options, drawn, scaling, unit, statistics, standard, seen, backend, unit_of_x, lift)
     if has_evidence:
-        plan.evidence = Evidence(plan, backend, source.total_weight)
+        plan.evidence = Evidence(plan, source.total_weight)
     return plan
 
 

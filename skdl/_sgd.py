@@ -137,7 +137,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     rng = order_generator(options, epoch)
     if columns is not None:
         plan.lift = columns.lifting(plan.lift)
-    solution = train(plan, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan, plan.backend))
+    solution = train(plan, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan))
     unit = solution.unit if columns is None else columns.lift(solution.unit, other=1.0)
     left = Stream(columns=columns).with_statistics(plan.statistics).joined(source, visits=FIT_VISITS)
     return replace(solution, unit=unit, stream=left if plan.evidence is None else left.with_alpha(solution.alpha))
@@ -164,7 +164,7 @@ def train_part(plan, source, options, rng, start, stream):
         [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
         left = replace(left, last=(coef, intercept))
     if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
-        told = Evidence(plan, backend, left.total_weight).updated(solution.alpha, solution.coef, solution.intercept)
+        told = Evidence(plan, left.total_weight).updated(solution.alpha, solution.coef, solution.intercept)
         left = left.with_alpha(np.sqrt(solution.alpha * told))  # half way: the model is still on its way
     return replace(solution, stream=left)
 
@@ -337,14 +337,14 @@ def train(plan, rng, start, velocity, validate, hooks, monitor=None, average=Non
         raise diverged(epoch, options.lr, scaling)
     coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
     if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
-        coef, intercept = settled(coef, intercept, options.alpha, plan, backend)
+        coef, intercept = settled(coef, intercept, options.alpha, plan)
     advice = None
     if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
         advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
     return Solution(*plan.lift(coef, intercept), plan.unit_of_x, options.lr, options.alpha, history, advice)
 
 
-def settled(coef, intercept, alpha, plan, backend):
+def settled(coef, intercept, alpha, plan):
     """(coef, intercept) after proximal steps on all rows, with exact zeros where the optimum has them.
 
     The noise of minibatches takes coefficients off the zero to which their penalty holds them, and the last steps are too
@@ -352,7 +352,7 @@ def settled(coef, intercept, alpha, plan, backend):
     is closer to it than a step of its strength less the gradient's. The step is 1 / L, where `auto_lr`'s is at most
     2 (1 + momentum) / L: it never raises the objective (Beck and Teboulle 2009).
     """
-    options, scaling, source = plan.options, plan.scaling, plan.seen
+    options, scaling, source, backend = plan.options, plan.scaling, plan.seen, plan.backend
     l1, l2 = penalties(replace(options, alpha=alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
     backend.start(
         scaling.scale_parameters(*with_model_axis((coef, intercept))),

@@ -45,7 +45,7 @@ def gauge_of(X, y, weight=None, rows=None, backend="openmp", **params):
     source = InMemory(X, y, weight, rows)
     options = check(make(**{"lr": 1e-3, "alpha": 1e-2, "standardize": False, "batch_size": 32, **params}))
     backend = get_backend(backend)(source, 1 if y.max() == 1 else int(y.max()) + 1)
-    return Gauge(make_plan(source, options, backend, None), backend)
+    return Gauge(make_plan(source, options, backend, None))
 
 
 @pytest.mark.parametrize("csr", [False, True])
