@@ -42,9 +42,9 @@ class PlainEpochs:
 
     def __init__(self, X, y, n_classes, batch_size, n_threads=None):
         source = InMemory(X, y)
-        self.backend = get_backend("openmp")(source, n_outputs(n_classes), n_jobs=n_threads)
-        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1),
-                           fit_intercept=True, batch_size=batch_size)  # fmt: skip
+        backend = get_backend("openmp")(source, n_outputs(n_classes), n_jobs=n_threads)
+        self.training = backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1),
+                                      fit_intercept=True, batch_size=batch_size)  # fmt: skip
         self.block, self.order, self.rng = source.block, source.rows, np.random.default_rng(0)
         self.steps = np.full((1, 1, ceil_div(source.n_rows, batch_size)), 1e-6)
 
@@ -52,7 +52,7 @@ class PlainEpochs:
         self.rng.shuffle(self.order)
 
     def run(self):
-        self.backend.run(self.block, self.order[np.newaxis], self.steps)
+        self.training.run(self.block, self.order[np.newaxis], self.steps)
 
 
 def markdown(rows):

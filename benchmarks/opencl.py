@@ -108,13 +108,13 @@ class Ours:
 
     def __init__(self, name, X, y, n_outputs, batch_size, device=None):
         source = InMemory(X, y)
-        self.backend, self.block = get_backend(name)(source, n_outputs, device=device), source.block
-        self.backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1), fit_intercept=True,
-                           batch_size=batch_size)  # fmt: skip
+        backend, self.block = get_backend(name)(source, n_outputs, device=device), source.block
+        self.training = backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(1),
+                                      fit_intercept=True, batch_size=batch_size)  # fmt: skip
         self.step_sizes = np.full((1, 1, ceil_div(X.shape[0], batch_size)), 1e-6)
 
     def epoch(self, order):
-        self.backend.run(self.block, order[np.newaxis], self.step_sizes)
+        self.training.run(self.block, order[np.newaxis], self.step_sizes)
 
 
 class Torch:

@@ -24,8 +24,7 @@ class Backend(Protocol):
     """Trains models side by side on blocks of rows, and predicts. Shapes and names are those of `skdl._sgd`.
 
     Python decides, the device computes: a backend runs whole epochs of a block and gives NumPy arrays back. It checks
-    nothing: the estimator has checked data and parameters. Whatever belongs to a model has a leading axis of models, of
-    length 1 today.
+    nothing: the estimator has checked data and parameters. Whatever belongs to a model has a leading axis of models.
     """
 
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
@@ -44,14 +43,26 @@ class Backend(Protocol):
         """
 
     def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
-        """Begin with these parameters and velocities in the scaled coordinates, or with zeros where None.
+        """The `Training` that begins with these parameters and velocities in the scaled coordinates, or with zeros where None.
 
         mean, scale (n_features,); l1, l2 (n_models, n_features): penalties on the scaled coefficients; or None.
         momentum (n_models,).
         """
 
-    def penalise(self, l1, l2):
-        """Go on with these penalties, None where there was none, as `start` takes them."""
+    def predictor(self, X, rows=None, y=None):
+        """Place X once, for as many predictions as are wanted from its `rows` (None: all), of which there is one at least.
+
+        Returns a function: parameters, one of `skdl._softmax.OUTPUTS` ("logits" if none is named) -> that, with an axis of
+        models before it, and whether all logits were finite; of one model. Logits are of the wider of the types of X and
+        coef. "losses" need y, the class numbers (n_rows,) int32 of these rows.
+        """
+
+
+class Training(Protocol):
+    """Models side by side, which see the same minibatches; each takes the steps that it would take alone, to the bit."""
+
+    def penalise(self, model, l1, l2):
+        """Let one model go on with these penalties (n_features,), None where there was none."""
 
     def run(self, block, order, step_sizes):
         """Epochs over a block in minibatches: order (n_epochs, n_rows) int64, step_sizes (n_models, n_epochs, n_batches).
@@ -59,19 +70,11 @@ class Backend(Protocol):
         Returns (n_models, n_epochs) float64: the sum over the rows of weight times loss, taken on the way.
         """
 
-    def parameters(self):
-        """Copies of coef and intercept, in the scaled coordinates."""
+    def parameters(self, models=slice(None)):
+        """Copies of coef and intercept of some models, in the scaled coordinates."""
 
-    def velocity(self):
+    def velocity(self, models=slice(None)):
         """Copies of their velocities, a tuple like `parameters`."""
-
-    def predictor(self, X, rows=None, y=None):
-        """Place X once, for as many predictions as are wanted from its `rows` (None: all), of which there is one at least.
-
-        Returns a function: parameters, one of `skdl._softmax.OUTPUTS` ("logits" if none is named) -> that, with an axis of
-        models before it, and whether all logits were finite. Logits are of the wider of the types of X and coef. "losses"
-        need y, the class numbers (n_rows,) int32 of these rows.
-        """
 
 
 def ceil_div(a, b):
@@ -85,11 +88,8 @@ def compute_dtype(storage_dtype):
 
 
 def pair_or_zeros(pair):
-    """(coef, intercept) of the one model, or zeros of any shape."""
-    if pair is None:
-        return 0.0, 0.0
-    [coef], [intercept] = pair
-    return coef, intercept
+    """(coef, intercept), or zeros of any shape."""
+    return (0.0, 0.0) if pair is None else pair
 
 
 def moments(sum_weight, first, sums, extremes):

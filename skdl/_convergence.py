@@ -67,7 +67,7 @@ def no_model_loss(source, n_classes, fit_intercept):
 
 
 class Gauge:
-    """Measures the `Gap` of models on the rows of a source, by passes of the backend, whose state is lost.
+    """Measures the `Gap` of models on the rows of a source, by passes of the backend.
 
     F - F* is about half of g^T H^-1 g, the Newton decrement, with g the gradient of F and H its second derivative. A few
     steps of the conjugate gradient method, with differences of gradients for products with H and the diagonal of H as a
@@ -115,7 +115,7 @@ class Gauge:
     def _loss_and_gradient(self, W):
         """Mean loss and its gradient: steps of size 0 with a momentum of 1 add up the gradients of minibatches."""
         n_rows, batch_size = self.source.n_rows, self.options.batch_size
-        self.backend.start(
+        training = self.backend.start(
             (W[np.newaxis, :, :-1], W[np.newaxis, :, -1]),
             None,
             mean=self.scaling.mean,
@@ -132,8 +132,8 @@ class Gauge:
             for rows in (order[:n_even], order[n_even:]):  # a gradient is the mean of its minibatch
                 if len(rows):
                     size = min(batch_size, len(rows))
-                    [[loss]] = self.backend.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
-                    [coef], [intercept] = self.backend.velocity()
+                    [[loss]] = training.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
+                    [coef], [intercept] = training.velocity()
                     velocity = np.column_stack((coef, intercept)).astype(np.float64)
                     total, gradient, before = total + loss, gradient + size * (velocity - before), velocity
         return total / n_rows, gradient / n_rows
@@ -157,7 +157,7 @@ class Monitor:
         self.source, self.backend, self.options, self.scaling = plan.seen, plan.backend, plan.options, plan.scaling
         self.alpha_is_auto = plan.evidence is not None
         self.n_epochs, self.next_look = 0, EPOCHS_PER_MEASUREMENT
-        self.n_added, self.total = 0, None
+        self.n_added, self.total, self.optimum = 0, None, None
         self.gauge, self.make_gauge = None, partial(Gauge, plan)
 
     @property
@@ -178,30 +178,26 @@ class Monitor:
             return True
         return options.l1_ratio > 0  # the zeros of the optimum come long after its objective
 
-    def look(self, alpha, n_epochs, *, noisy, begin):
-        """What is seen of the optimum after another n_epochs.
+    def look(self, alpha, n_epochs, parameters, *, noisy):
+        """What is seen of the optimum after another n_epochs; parameters() are those of SGD, in its coordinates.
 
-        Where noise keeps the parameters from it, their mean over the epochs since the last measurement is looked at (Polyak
-        and Juditsky 1992), and where that is at the optimum, training goes over to it.
+        Where noise keeps them from it, their mean over the epochs since the last measurement is looked at (Polyak and Juditsky
+        1992), and where that is at the optimum, it is the model: `optimum`.
         """
         if self.is_blind:
             return View.UNKNOWN
         if noisy:
-            parameters = self.backend.parameters()
             total = self.total or (0.0, 0.0)
-            self.n_added, self.total = self.n_added + 1, [t + p for t, p in zip(total, parameters, strict=True)]
+            self.n_added, self.total = self.n_added + 1, [t + p for t, p in zip(total, parameters(), strict=True)]
         self.n_epochs += n_epochs
         if self.n_epochs < self.next_look:
             return View.UNKNOWN
         self.next_look += max(EPOCHS_PER_MEASUREMENT, self.next_look // 2)
-        before, velocity = self.backend.parameters(), self.backend.velocity()
-        seen = [t / self.n_added for t in self.total] if noisy else before
+        self.optimum = [t / self.n_added for t in self.total] if noisy else parameters()
         self.n_added, self.total = 0, None
-        [coef], [intercept] = self.scaling.unscale_parameters(*seen)
+        [coef], [intercept] = self.scaling.unscale_parameters(*self.optimum)
         gap = self.measure(alpha, coef, intercept, STEPS_ON_THE_WAY)
-        at_optimum = gap.excess < self.options.tol
-        begin(seen if at_optimum else before, velocity)
-        if at_optimum:
+        if gap.excess < self.options.tol:
             return View.AT_OPTIMUM
         return View.NEAR if gap.excess < NEAR * gap.objective else View.NOT_NEAR
 

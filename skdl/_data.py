@@ -122,6 +122,12 @@ class InMemory:
         """ValueError where X is not finite."""
         check_finite(self.block.X)
 
+    def restarted(self):
+        """A source that visits the same rows, before its first epoch."""
+        source = copy(self)
+        source._order = None
+        return source
+
     def blocks(self):
         """The blocks, each with its rows, which come once and in order."""
         yield self.block, self.rows

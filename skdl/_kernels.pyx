@@ -67,8 +67,8 @@ cdef extern from "_microkernels.h" nogil:
         const void* scale
         const void* l1
         const void* l2
-        double momentum
-        int64_t n_outputs, ld
+        const double* momentum
+        int64_t n_models, n_outputs, ld
         int fit_intercept
 
     ctypedef struct skdl_scratch:
@@ -110,9 +110,9 @@ cdef extern from "_microkernels.h" nogil:
         void (*softmax)(const skdl_task*, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
                         double batch_scale) noexcept nogil
         void (*backward)(const skdl_task*, skdl_fetch*, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1, int first,
-                         int last, double lr) noexcept nogil
-        void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, double lr) noexcept nogil
-        double (*sum_loss)(const skdl_task*, int64_t n_rows) noexcept nogil
+                         int last, const double* lr) noexcept nogil
+        void (*step_intercept)(const skdl_task*, int64_t n_rows, int first, int last, const double* lr) noexcept nogil
+        double (*sum_loss)(const skdl_task*, int64_t n_rows, int64_t model) noexcept nogil
         int (*finish)(const skdl_task*, int output, int64_t start, int64_t n_rows, void* result) noexcept nogil
         void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, int64_t piece,
                                int64_t until) noexcept nogil
@@ -196,7 +196,10 @@ cdef class Data:
 
 
 cdef class Model:
-    """Parameters, the coordinates they are for, and how they step. The type of coef is `real`."""
+    """Parameters of models side by side, the coordinates they are for, and how they step. The type of coef is `real`.
+
+    There is one model of CSR, and one to predict with.
+    """
 
     cdef skdl_model c
     cdef list kept
@@ -204,14 +207,14 @@ cdef class Model:
 
     def __init__(
         self,
-        coef,               # INOUT  (n_outputs, ld); CSR: (2 n_features, ld), see _microkernels_isa_real.h
-        intercept,          # INOUT  (2, n_outputs) and its velocity; to predict (1, n_outputs)
+        coef,               # INOUT  (n_models * n_outputs, ld); CSR: (2 n_features, ld), see _microkernels_isa_real.h
+        intercept,          # INOUT  (2, n_models, n_outputs) and its velocity; to predict (1, 1, n_outputs)
         velocity=None,      # INOUT  like coef; None for CSR, and where momentum = 0 and a chunk holds a minibatch
         mean=None,          # IN     (ld,) or None; CSR: None
         scale=None,         # IN     (ld,) or None; CSR: (n_features,)
-        l1=None,            # IN     like scale, or None: penalty on each feature's coefficients
+        l1=None,            # IN     (n_models, ld) or None: penalty on each feature's coefficients; CSR: None
         l2=None,            # IN     like l1
-        momentum=0.0,
+        momentum=None,      # IN     (n_models,) float64; None to predict
         fit_intercept=True,
         trains=True,        # False: only read, so read-only arrays will do
     ):
@@ -221,8 +224,9 @@ cdef class Model:
         self.c.velocity = <void*>address(velocity, self.dtype, self.kept, True)
         self.c.mean, self.c.scale = address(mean, self.dtype, self.kept), address(scale, self.dtype, self.kept)
         self.c.l1, self.c.l2 = address(l1, self.dtype, self.kept), address(l2, self.dtype, self.kept)
-        self.c.n_outputs, self.c.ld = intercept.shape[1], coef.shape[1]
-        self.c.momentum, self.c.fit_intercept = momentum, fit_intercept
+        self.c.momentum = <const double*>address(momentum, FLOAT64, self.kept)
+        _, self.c.n_models, self.c.n_outputs = intercept.shape
+        self.c.ld, self.c.fit_intercept = coef.shape[1], fit_intercept
 
 
 cdef class Scratch:
@@ -238,8 +242,8 @@ cdef class Scratch:
         chunk,           # rows of a chunk
         block,           # IN     (n_blocks + 1,) int64 columns
         packed,          # OUT    (chunk * ld,) zeros before; CSR: (n_blocks * PAD * ld,)
-        logits=None,     # OUT    ((n_blocks + 1) * n_outputs * chunk,); None for statistics
-        loss=None,       # OUT    (chunk,); None to predict and for statistics
+        logits=None,     # OUT    ((n_blocks + 1) * n_models * n_outputs * chunk,); None for statistics
+        loss=None,       # OUT    (n_models * chunk,); None to predict and for statistics
     ):
         self.kept, self.dtype = [], packed.dtype
         self.c.chunk, self.c.n_blocks = chunk, len(block) - 1
@@ -412,9 +416,12 @@ cdef inline int64_t share_rows(int64_t n_rows, int64_t i, int64_t n_shares) noex
 
 # ---- training
 
-# Epochs over `order`, which holds the n_rows of each epoch after those of the one before; a step is one minibatch.
+# Epochs over `order`, which holds the n_rows of each epoch after those of the one before; a step is one minibatch. A task holds
+# models side by side; of CSR one, and there may be several. Step sizes (n_steps, n_models) and losses (n_epochs, n_models) are
+# those of all.
 cdef struct Course:
-    int64_t batch_size, n_rows, n_batches, n_steps
+    const skdl_task* tasks
+    int64_t n_tasks, n_models, batch_size, n_rows, n_batches, n_steps
     const double* step_sizes
     int64_t next_step
     double* loss
@@ -424,7 +431,8 @@ cdef struct Course:
 cdef struct Chunk:
     int64_t begin, stop, start, n_rows
     int first, last
-    double lr
+    const double* lr
+    double* loss
 
 
 cdef inline Chunk minibatch(const Course* course, int64_t step) noexcept nogil:
@@ -432,7 +440,7 @@ cdef inline Chunk minibatch(const Course* course, int64_t step) noexcept nogil:
     cdef int64_t epoch = step // course.n_batches
     cdef int64_t begin = epoch * course.n_rows + (step - epoch * course.n_batches) * course.batch_size
     cdef int64_t stop = min(begin + course.batch_size, (epoch + 1) * course.n_rows)
-    return Chunk(begin, stop, begin, 0, 1, 0, course.step_sizes[step])
+    return Chunk(begin, stop, begin, 0, 1, 0, course.step_sizes + step * course.n_models, course.loss + epoch * course.n_models)
 
 
 cdef inline bint next_chunk(Chunk* chunk, int64_t size) noexcept nogil:
@@ -443,28 +451,36 @@ cdef inline bint next_chunk(Chunk* chunk, int64_t size) noexcept nogil:
     return chunk.n_rows > 0
 
 
-cdef bint make_residuals(const skdl_kernels* kernels, const skdl_task* t, const Chunk* chunk, Worker* me, const Pace* pace,
-                         double* loss) noexcept nogil:
+cdef bint make_residuals(const skdl_kernels* kernels, const Course* course, const Chunk* chunk, Worker* me,
+                         const Pace* pace) noexcept nogil:
     """Step 2, with both waits; return whether to stop at once."""
-    cdef int64_t n_rows = chunk.n_rows
+    cdef int64_t n_rows = chunk.n_rows, i, m, model = 0
+    cdef const skdl_task* t
     if wait(me):
         return True
-    kernels.softmax(t, chunk.start, share_rows(n_rows, me.thread, me.n_threads),
-                    share_rows(n_rows, me.thread + 1, me.n_threads), n_rows, 1.0 / (chunk.stop - chunk.begin))
+    for i in range(course.n_tasks):
+        kernels.softmax(course.tasks + i, chunk.start, share_rows(n_rows, me.thread, me.n_threads),
+                        share_rows(n_rows, me.thread + 1, me.n_threads), n_rows, 1.0 / (chunk.stop - chunk.begin))
     look_around(me, pace)
     if wait(me):
         return True
-    if me.thread == 0:
-        loss[0] += kernels.sum_loss(t, n_rows)
+    if me.thread != 0:
+        return False
+    for i in range(course.n_tasks):
+        t = course.tasks + i
         if t.model.fit_intercept:
-            kernels.step_intercept(t, n_rows, chunk.first, chunk.last, chunk.lr)
+            kernels.step_intercept(t, n_rows, chunk.first, chunk.last, chunk.lr + model)
+        for m in range(t.model.n_models):
+            chunk.loss[model] += kernels.sum_loss(t, n_rows, m)
+            model += 1
     return False
 
 
-cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, Course* course, Worker* me,
-                      const Pace* pace) noexcept nogil:
+cdef void train_dense(const skdl_kernels* kernels, Course* course, Worker* me, const Pace* pace) noexcept nogil:
+    cdef const skdl_task* t = course.tasks
     cdef Chunk chunk
-    cdef int64_t step = course.next_step, blk, n_blocks = t.scratch.n_blocks, n_outputs = t.model.n_outputs
+    cdef int64_t step = course.next_step, blk, n_blocks = t.scratch.n_blocks
+    cdef int64_t n_outputs = t.model.n_models * t.model.n_outputs
     # Threads beyond the number of blocks share a block: its rows in step 1, its outputs in step 3.
     cdef int64_t n_groups = min(<int64_t>me.n_threads, n_blocks)
     cdef int64_t n_sharing = me.n_threads // n_groups
@@ -482,7 +498,7 @@ cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, Course* c
             kernels.plan_fetch(t, &fetch, chunk.start + chunk.n_rows, r0, r1, chunk.n_rows, blk0, blk1, c1 - c0)
             for blk in range(blk0, blk1):
                 kernels.forward(t, &fetch, chunk.start, r0, r1, chunk.n_rows, blk)
-            if make_residuals(kernels, t, &chunk, me, pace, course.loss + step // course.n_batches):
+            if make_residuals(kernels, course, &chunk, me, pace):
                 return
             for blk in range(blk0, blk1):
                 kernels.backward(t, &fetch, chunk.n_rows, blk, c0, c1, chunk.first, chunk.last, chunk.lr)
@@ -495,88 +511,102 @@ cdef void train_dense(const skdl_kernels* kernels, const skdl_task* t, Course* c
         course.next_step = step + 1
 
 
-cdef void train_sparse(const skdl_kernels* kernels, const skdl_task* t, Course* course, Worker* me,
-                       const Pace* pace) noexcept nogil:
+cdef void train_sparse(const skdl_kernels* kernels, Course* course, Worker* me, const Pace* pace) noexcept nogil:
+    cdef const skdl_task* t
     cdef Chunk chunk
-    cdef int64_t step = course.next_step, n_blocks = t.scratch.n_blocks, u
+    cdef int64_t step = course.next_step, n_blocks = course.tasks.scratch.n_blocks, n_pieces = course.tasks.lags.n_pieces, i, u
     # The blocks of each piece are units, of which a thread has some. OpenMP may start fewer threads than it was asked for.
-    cdef int64_t u0 = share(t.lags.n_pieces * n_blocks, me.thread, me.n_threads)
-    cdef int64_t u1 = share(t.lags.n_pieces * n_blocks, me.thread + 1, me.n_threads)
+    cdef int64_t u0 = share(n_pieces * n_blocks, me.thread, me.n_threads)
+    cdef int64_t u1 = share(n_pieces * n_blocks, me.thread + 1, me.n_threads)
     for step in range(course.next_step, course.n_steps):
         chunk = minibatch(course, step)
-        while next_chunk(&chunk, t.scratch.chunk):
-            for u in range(u0, u1):
-                kernels.sparse_forward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks, step + 1)
-            if make_residuals(kernels, t, &chunk, me, pace, course.loss + step // course.n_batches):
+        while next_chunk(&chunk, course.tasks.scratch.chunk):
+            for i in range(course.n_tasks):
+                t = course.tasks + i
+                for u in range(u0, u1):
+                    kernels.sparse_forward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks, step + 1)
+            if make_residuals(kernels, course, &chunk, me, pace):
                 return
-            for u in range(u0, u1):
-                kernels.sparse_backward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks)
+            for i in range(course.n_tasks):
+                t = course.tasks + i
+                for u in range(u0, u1):
+                    kernels.sparse_backward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks)
         if me.asked == SKDL_LEAVE:
             break
     if step + 1 == course.n_steps:
-        for u in range(u0, u1):
-            kernels.finish_lagged(t, u % n_blocks, u // n_blocks, course.n_steps)
+        for i in range(course.n_tasks):
+            for u in range(u0, u1):
+                kernels.finish_lagged(course.tasks + i, u % n_blocks, u // n_blocks, course.n_steps)
     if not wait(me) and me.thread == 0:
         course.next_step = step + 1
 
 
-cdef void train(const skdl_kernels* kernels, const skdl_task* t, skdl_barrier* barrier, Course* course,
-                Pace* pace) noexcept nogil:
+cdef void train(const skdl_kernels* kernels, skdl_barrier* barrier, Course* course, Pace* pace) noexcept nogil:
     """What a thread does; thread 0 leaves in `pace` what it has seen."""
     cdef Worker me = this_worker(barrier)
     cdef Pace before = pace[0]
-    if t.data.indptr != NULL:
-        train_sparse(kernels, t, course, &me, &before)
+    if course.tasks.data.indptr != NULL:
+        train_sparse(kernels, course, &me, &before)
     else:
-        train_dense(kernels, t, course, &me, &before)
+        train_dense(kernels, course, &me, &before)
     if me.thread == 0:
         pace[0] = with_worker(&before, &me, skdl_seconds())
 
 
+cdef skdl_task training_task(Data data, Model model, Scratch scratch, Lags lags) except *:
+    """What the micro-kernels read and write, all but the order."""
+    cdef skdl_task task
+    memset(&task, 0, sizeof(skdl_task))
+    task.data, task.model, task.scratch = data.c, model.c, scratch.c
+    if lags is not None:
+        task.lags = lags.c
+    scratch.check(
+        task.model.ld * (task.scratch.n_blocks * SKDL_PAD if lags is not None else task.scratch.chunk),
+        (task.scratch.n_blocks + 1) * task.model.n_models * task.model.n_outputs * task.scratch.chunk,
+        task.model.n_models * task.scratch.chunk,
+    )
+    return task
+
+
 def run_epochs(
     Data data not None,
-    Model model not None,
-    Scratch scratch not None,
-    Lags lags,                                # CSR only
+    list models not None,                     # Model; dense: one, with an axis of models; CSR: several, of one model each
+    list scratches not None,                  # Scratch of each
+    list lags not None,                       # Lags of each; dense: None
     const int64_t[:, ::1] order not None,     # IN     (n_epochs, n_rows) rows in the order in which they are visited
-    const double[:, ::1] step_sizes not None,  # IN     (n_epochs, n_batches)
+    const double[:, :, ::1] step_sizes not None,  # IN     (n_epochs, n_batches, n_models)
     int64_t batch_size,
     int n_threads,
     int isa,
 ):
-    """Train some epochs; return the sum over the rows of weight times loss of each, (n_epochs,) float64."""
-    cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, data.dtype)
-    cdef skdl_task task
+    """Train some epochs; return the sum over the rows of weight times loss of each, (n_epochs, n_models) float64."""
+    cdef const skdl_kernels* kernels = select_kernels(isa, (<Model>models[0]).dtype, data.dtype)
     cdef skdl_barrier barrier
     cdef Pace pace
     cdef int n_now
-    losses = np.zeros(order.shape[0])
-    cdef double[::1] loss = losses
-    cdef int64_t n_batches = n_units(order.shape[1], batch_size)
-    cdef Course course = Course(batch_size, order.shape[1], n_batches, order.shape[0] * n_batches, &step_sizes[0, 0], 0,
-                                &loss[0])
-    memset(&task, 0, sizeof(skdl_task))
-    task.data, task.model, task.scratch = data.c, model.c, scratch.c
-    task.order, task.n_order = &order[0, 0], order.shape[0] * order.shape[1]
-    if step_sizes.shape[0] != order.shape[0] or step_sizes.shape[1] != n_batches:
+    cdef int64_t i, n_tasks = len(models), n_models = 0, n_batches = n_units(order.shape[1], batch_size)
+    cdef uint8_t[::1] memory = np.zeros(n_tasks * sizeof(skdl_task), np.uint8)
+    cdef skdl_task* tasks = <skdl_task*>&memory[0]
+    for i in range(n_tasks):
+        tasks[i] = training_task(data, models[i], scratches[i], lags[i])
+        tasks[i].order, tasks[i].n_order = &order[0, 0], order.shape[0] * order.shape[1]
+        n_models += tasks[i].model.n_models
+    if step_sizes.shape[0] != order.shape[0] or step_sizes.shape[1] != n_batches or step_sizes.shape[2] != n_models:
         raise ValueError(
-            f"{step_sizes.shape[0]} x {step_sizes.shape[1]} step sizes: expected one for each minibatch of {batch_size} of "
-            f"{order.shape[0]} x {order.shape[1]} rows"
+            f"{step_sizes.shape[0]} x {step_sizes.shape[1]} x {step_sizes.shape[2]} step sizes: expected one for each minibatch "
+            f"of {batch_size} of {order.shape[0]} x {order.shape[1]} rows, for each of {n_models} models"
         )
-    scratch.check(
-        task.model.ld * (task.scratch.n_blocks * SKDL_PAD if lags is not None else task.scratch.chunk),
-        (task.scratch.n_blocks + 1) * task.model.n_outputs * task.scratch.chunk,
-        task.scratch.chunk,
-    )
-    if lags is not None:
-        task.lags = lags.c
+    losses = np.zeros((order.shape[0], n_models))
+    cdef double[:, ::1] loss = losses
+    cdef Course course = Course(tasks, n_tasks, n_models, batch_size, order.shape[1], n_batches, order.shape[0] * n_batches,
+                                &step_sizes[0, 0, 0], 0, &loss[0, 0])
     while course.next_step < course.n_steps:
         pace, n_now = process_pace, threads_now(n_threads)
         if n_now == n_threads:
             pace.alone_until = 0  # and is not looked at
         memset(&barrier, 0, sizeof(skdl_barrier))
         with nogil, parallel(num_threads=n_now, use_threads_if=n_now > 1):
-            train(kernels, &task, &barrier, &course, &pace)
+            train(kernels, &barrier, &course, &pace)
         raise_pending(barrier.stop == SKDL_STOP)
         if n_now > 1:
             remember(&process_pace, pace, n_now, skdl_seconds())

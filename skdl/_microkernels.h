@@ -59,22 +59,24 @@ typedef struct {
     int storage, index64;
 } skdl_data;
 
-/* Parameters, the coordinates they are for, and how they step. The model sees (x - mean) * scale; for CSR x * scale. */
+/* Parameters of models side by side, the coordinates they are for, and how they step. A model sees (x - mean) * scale; for CSR
+ * x * scale. There is one model to predict with, and for CSR. */
 typedef struct {
-    void *coef;               /* INOUT (n_outputs, ld) real; CSR: in pieces with the velocity, see _microkernels_isa_real.h */
+    void *coef;               /* INOUT (n_models, n_outputs, ld) real; CSR: in pieces with the velocity, see
+                               *       _microkernels_isa_real.h */
     void *velocity;           /* INOUT like coef; NULL for CSR, and where momentum = 0 and a chunk holds a minibatch */
-    void *intercept;          /* INOUT (n_outputs,) real, then its velocity (n_outputs,) */
+    void *intercept;          /* INOUT (n_models, n_outputs) real, then their velocity, like them */
     const void *mean, *scale; /* IN    (ld,) real; CSR: NULL, (n_features,); both NULL: x as it is */
-    const void *l1, *l2;      /* IN    like scale; NULL: no such penalty */
-    double momentum;
-    int64_t n_outputs, ld;
+    const void *l1, *l2;      /* IN    (n_models, ld) real; NULL for CSR, and where there is no such penalty */
+    const double *momentum;   /* IN    (n_models,) */
+    int64_t n_models, n_outputs, ld;
     int fit_intercept;
 } skdl_model;
 
 typedef struct {
     void *packed; /* (chunk, ld) real, block after block, zeros before; CSR: (n_blocks, SKDL_PAD, ld) */
-    void *logits; /* (n_blocks + 1, n_outputs, chunk) real; the last are the residuals */
-    void *loss;   /* (chunk,) real */
+    void *logits; /* (n_blocks + 1, n_models, n_outputs, chunk) real; the last are the residuals */
+    void *loss;   /* (n_models, chunk) real */
     int64_t chunk, n_blocks;
     const int64_t *block; /* (n_blocks + 1,) columns */
 } skdl_scratch;
@@ -125,9 +127,9 @@ typedef struct {
     void (*forward)(const skdl_task *, skdl_fetch *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, int64_t blk);
     void (*softmax)(const skdl_task *, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale);
     void (*backward)(const skdl_task *, skdl_fetch *, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1, int first, int last,
-                     double lr);
-    void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, double lr);
-    double (*sum_loss)(const skdl_task *, int64_t n_rows);
+                     const double *lr);
+    void (*step_intercept)(const skdl_task *, int64_t n_rows, int first, int last, const double *lr);
+    double (*sum_loss)(const skdl_task *, int64_t n_rows, int64_t model);
     int (*finish)(const skdl_task *, int output, int64_t start, int64_t n_rows, void *result);
     void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, int64_t piece, int64_t until);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, int64_t piece);

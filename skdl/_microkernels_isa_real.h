@@ -161,24 +161,6 @@ INLINE V NAME(logarithm)(V x)
     return __builtin_convertvector(e, V) * (REAL)0.6931471805599453 + 2 * s * p;
 }
 
-/* One step of one vector of parameters: V := momentum V + g; W := prox(W - lr V).
- * The gradient of a minibatch arrives in chunks: the first decays the velocity, the last takes the step. */
-INLINE void NAME(take_step)(V g, REAL *w, REAL *v, REAL momentum, int first, int last, REAL lr, const REAL *l1, const REAL *l2)
-{
-    if (v) {
-        g += (first ? momentum : (REAL)1) * NAME(load)(v);
-        NAME(store)(v, g);
-    }
-    if (!last) return;
-    V x = NAME(load)(w) - lr * g;
-    if (l2) x /= (REAL)1 + lr * NAME(load)(l2);
-    if (l1) {
-        const V t = lr * NAME(load)(l1), zero = {0};
-        x = NAME(maximum)(x - t, zero) + NAME(minimum)(x + t, zero);
-    }
-    NAME(store)(w, x);
-}
-
 /* ---- dense ---------------------------------------------------------------------------------------------------- */
 
 /* IEEE half to float, exactly: the bits are moved, and a product corrects the exponent. */
@@ -261,6 +243,12 @@ INLINE void NAME(pack)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1
         NAME(pack_row)(t->data.storage, NAME(row_address)(t, start + r, j0), mean, scale, n, out);
 }
 
+/* Outputs of all models. */
+INLINE int64_t NAME(n_all)(const skdl_task *t) { return t->model.n_models * t->model.n_outputs; }
+
+/* Whether rows are transposed to compute logits: the order of a sum follows from one model, however many lie side by side. */
+INLINE int NAME(is_wide)(const skdl_task *t) { return t->model.n_outputs >= WIDE_OUTPUTS; }
+
 /* Tiles of at most `most` outputs, as even as possible. */
 INLINE int64_t NAME(n_tiles)(int64_t n_outputs, int64_t most) { return (n_outputs + most - 1) / most; }
 
@@ -274,9 +262,8 @@ static void NAME(plan_fetch)(const skdl_task *t, skdl_fetch *fetch, int64_t star
                   n = (j1 < t->data.n_features ? j1 : t->data.n_features) - j0;
     const int64_t n_vectors = (j1 - j0) / LANES;
     const int64_t n_forward =
-        t->model.n_outputs >= WIDE_OUTPUTS
-            ? (r1 - r0) * NAME(n_tiles)(t->model.n_outputs, BACKWARD_OUTPUTS) / (BACKWARD_VECTORS * COLUMN_TILE)
-            : (r1 - r0) * NAME(n_tiles)(t->model.n_outputs, FORWARD_OUTPUTS) / FORWARD_ROWS;
+        NAME(is_wide)(t) ? (r1 - r0) * NAME(n_tiles)(NAME(n_all)(t), BACKWARD_OUTPUTS) / (BACKWARD_VECTORS * COLUMN_TILE)
+                         : (r1 - r0) * NAME(n_tiles)(NAME(n_all)(t), FORWARD_OUTPUTS) / FORWARD_ROWS;
     const int64_t n_steps = n_vectors * (n_forward + n_rows * NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS) / BACKWARD_VECTORS);
     *fetch = (skdl_fetch){.task = t, .position = start + r0, .end = end, .column = j0, .n_bytes = n * size};
     if (fetch->position >= end || n_steps == 0) return;
@@ -355,7 +342,7 @@ INLINE void NAME(wide_forward_tile)(const int n_outputs, const int n_vectors, sk
 static __attribute__((noinline)) void NAME(wide_forward)(const skdl_task *t, skdl_fetch *fetch, int64_t r0, int64_t r1,
                                                          int64_t blk)
 {
-    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = t->model.n_outputs;
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = NAME(n_all)(t);
     const int64_t ld = t->model.ld, ldo = t->scratch.chunk, n_tiles = NAME(n_tiles)(n_outputs, BACKWARD_OUTPUTS);
     REAL *out = (REAL *)t->scratch.logits + blk * n_outputs * ldo;
     V panel[PANEL_COLUMNS * BACKWARD_VECTORS] __attribute__((aligned(VECTOR_BYTES)));
@@ -390,10 +377,10 @@ static __attribute__((noinline)) void NAME(wide_forward)(const skdl_task *t, skd
 static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
                           int64_t blk)
 {
-    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = t->model.n_outputs;
+    const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0, n_outputs = NAME(n_all)(t);
     const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0;
     REAL *out = (REAL *)t->scratch.logits + blk * n_outputs * t->scratch.chunk;
-    if (n_outputs >= WIDE_OUTPUTS) {
+    if (NAME(is_wide)(t)) {
         NAME(pack)(t, start, r0, r1, n_rows, blk);
         NAME(wide_forward)(t, fetch, r0, r1, blk);
         return;
@@ -426,42 +413,45 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
 /* The residuals have memory of their own behind the logits: threads that are ahead write the next chunk's logits while
  * others still read these. */
 INLINE REAL *NAME(residuals)(const skdl_task *t)
-{ return (REAL *)t->scratch.logits + t->scratch.n_blocks * t->model.n_outputs * t->scratch.chunk; }
+{ return (REAL *)t->scratch.logits + t->scratch.n_blocks * NAME(n_all)(t) * t->scratch.chunk; }
 
 /* Logits to residuals, softmax minus one-hot label, weighted and divided by the batch size; and the loss of each row. Lanes
  * are rows. One output means two classes: the single logit is that of the second class. */
 static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t r1, int64_t n_rows, double batch_scale)
 {
-    const int64_t n_outputs = t->model.n_outputs, ldc = t->scratch.chunk;
-    const REAL *logits = (const REAL *)t->scratch.logits, *b = (const REAL *)t->model.intercept,
-               *weight = (const REAL *)t->data.weight;
-    REAL *residuals = NAME(residuals)(t), *loss = (REAL *)t->scratch.loss;
+    const int64_t n_outputs = t->model.n_outputs, ldc = t->scratch.chunk, of_block = NAME(n_all)(t) * ldc;
+    const REAL *weight = (const REAL *)t->data.weight;
     for (int64_t r = r0; r < r1; r += LANES) {
-        REAL *z = residuals + r, s[LANES], z_y[LANES];
+        REAL s[LANES], z_y[LANES];
         int32_t y[LANES];
-        V top = {0};
-        for (int64_t c = 0; c < n_outputs; c++) {
-            V h = (V){0} + b[c];
-            for (int64_t blk = 0; blk < t->scratch.n_blocks; blk++) h += NAME(load)(logits + (blk * n_outputs + c) * ldc + r);
-            NAME(store)(z + c * ldc, h);
-            top = c ? NAME(maximum)(top, h) : h;
-        }
+        V target;
         for (int64_t i = 0; i < LANES; i++) { /* rows beyond the last one get weight 0 */
             const int inside = r + i < n_rows;
             const int64_t row = inside ? t->order[start + r + i] : 0;
             y[i] = inside ? t->data.y[row] : 0;
             s[i] = !inside ? 0 : weight ? weight[row] : 1;
-            z_y[i] = z[(n_outputs == 1 ? 0 : y[i]) * ldc + i];
+            target[i] = y[i];
         }
         const V w = NAME(load)(s), scale = w * (REAL)batch_scale;
-        if (n_outputs == 1) {
-            V target;
-            for (int64_t i = 0; i < LANES; i++) target[i] = y[i];
-            const V zero = {0}, h = NAME(load)(z), e = NAME(exponential)(NAME(minimum)(h, -h));
-            const V p = NAME(select)(h > zero, (V){0} + (REAL)1, e) / ((REAL)1 + e);
-            NAME(store)(z, (p - target) * scale);
-            NAME(store)(loss + r, w * (NAME(logarithm)((REAL)1 + e) + NAME(maximum)(h, zero) - target * h));
-        } else {
+        for (int64_t m = 0; m < t->model.n_models; m++) {
+            const REAL *logits = (const REAL *)t->scratch.logits + m * n_outputs * ldc + r;
+            const REAL *b = (const REAL *)t->model.intercept + m * n_outputs;
+            REAL *z = NAME(residuals)(t) + m * n_outputs * ldc + r, *loss = (REAL *)t->scratch.loss + m * ldc + r;
+            V top = {0};
+            for (int64_t c = 0; c < n_outputs; c++) {
+                V h = (V){0} + b[c];
+                for (int64_t blk = 0; blk < t->scratch.n_blocks; blk++) h += NAME(load)(logits + blk * of_block + c * ldc);
+                NAME(store)(z + c * ldc, h);
+                top = c ? NAME(maximum)(top, h) : h;
+            }
+            if (n_outputs == 1) {
+                const V zero = {0}, h = NAME(load)(z), e = NAME(exponential)(NAME(minimum)(h, -h));
+                const V p = NAME(select)(h > zero, (V){0} + (REAL)1, e) / ((REAL)1 + e);
+                NAME(store)(z, (p - target) * scale);
+                NAME(store)(loss, w * (NAME(logarithm)((REAL)1 + e) + NAME(maximum)(h, zero) - target * h));
+                continue;
+            }
+            for (int64_t i = 0; i < LANES; i++) z_y[i] = z[y[i] * ldc + i];
             V sum = {0};
             for (int64_t c = 0; c < n_outputs; c++) {
                 const V e = NAME(exponential)(NAME(load)(z + c * ldc) - top);
@@ -471,52 +461,84 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
             const V factor = scale / sum;
             for (int64_t c = 0; c < n_outputs; c++) NAME(store)(z + c * ldc, NAME(load)(z + c * ldc) * factor);
             for (int64_t i = 0; i < LANES; i++) z[y[i] * ldc + i] -= s[i] * (REAL)batch_scale;
-            NAME(store)(loss + r, w * (NAME(logarithm)(sum) + top - NAME(load)(z_y)));
+            NAME(store)(loss, w * (NAME(logarithm)(sum) + top - NAME(load)(z_y)));
+        }
+    }
+}
+
+/* One step of the parameters of some outputs, which follow each other, in a tile of columns from j:
+ * V := momentum V + g; W := prox(W - lr V). The gradient of a minibatch arrives in chunks: the first decays the velocity, the
+ * last takes the step. */
+INLINE void NAME(take_step)(const int n_outputs, const int n_vectors, const skdl_task *t, V g[][BACKWARD_VECTORS], int64_t output,
+                            int64_t j, int first, int last, const double *lr)
+{
+    const int64_t ld = t->model.ld;
+    REAL *w = (REAL *)t->model.coef + output * ld + j;
+    REAL *v = t->model.velocity ? (REAL *)t->model.velocity + output * ld + j : NULL;
+    int64_t m = output / t->model.n_outputs, next = output % t->model.n_outputs;
+    const V zero = {0};
+    V shrinkage[BACKWARD_VECTORS], threshold[BACKWARD_VECTORS];
+    REAL step = 0, momentum = 0;
+    UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
+        if (c == 0 || next == t->model.n_outputs) { /* the first output of a model here */
+            if (next == t->model.n_outputs) m++, next = 0;
+            step = (REAL)lr[m];
+            momentum = first ? (REAL)t->model.momentum[m] : 1;
+            UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
+                const int64_t at = m * ld + j + k * LANES;
+                if (last && t->model.l2) shrinkage[k] = (REAL)1 / ((REAL)1 + step * NAME(load)((const REAL *)t->model.l2 + at));
+                if (last && t->model.l1) threshold[k] = step * NAME(load)((const REAL *)t->model.l1 + at);
+            }
+        }
+        next++;
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
+            const int64_t at = c * ld + k * LANES;
+            V gk = g[c][k];
+            if (v) {
+                gk += momentum * NAME(load)(v + at);
+                NAME(store)(v + at, gk);
+            }
+            if (!last) continue;
+            V x = NAME(load)(w + at) - step * gk;
+            if (t->model.l2) x *= shrinkage[k];
+            if (t->model.l1) x = NAME(maximum)(x - threshold[k], zero) + NAME(minimum)(x + threshold[k], zero);
+            NAME(store)(w + at, x);
         }
     }
 }
 
 INLINE void NAME(backward_tile)(const int n_outputs, const int n_vectors, const skdl_task *t, skdl_fetch *fetch, int64_t n_rows,
-                                const REAL *x, int64_t width, const REAL *z, int64_t offset, int64_t j, int first, int last,
-                                REAL lr)
+                                const REAL *x, int64_t width, int64_t output, int64_t j, int first, int last, const double *lr)
 {
+    const int64_t chunk = t->scratch.chunk;
+    const REAL *z = NAME(residuals)(t) + output * chunk;
     V g[BACKWARD_OUTPUTS][BACKWARD_VECTORS] = {0};
     for (int64_t r = 0; r < n_rows; r++) {
         V xj[BACKWARD_VECTORS];
         NAME(fetch_some)(fetch);
         UNROLLED_FOR (int k = 0; k < n_vectors; k++) xj[k] = NAME(load)(x + r * width + k * LANES);
         UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
-            const REAL zc = z[c * t->scratch.chunk + r];
+            const REAL zc = z[c * chunk + r];
             UNROLLED_FOR (int k = 0; k < n_vectors; k++) g[c][k] += xj[k] * zc;
         }
     }
-    REAL *coef = (REAL *)t->model.coef + offset, *velocity = t->model.velocity ? (REAL *)t->model.velocity + offset : NULL;
-    const REAL *l1 = t->model.l1 ? (const REAL *)t->model.l1 + j : NULL,
-               *l2 = t->model.l2 ? (const REAL *)t->model.l2 + j : NULL;
-    UNROLLED_FOR (int c = 0; c < n_outputs; c++)
-        UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
-            const int64_t at = c * t->model.ld + k * LANES, jk = k * LANES;
-            NAME(take_step)(g[c][k], coef + at, velocity ? velocity + at : NULL, (REAL)t->model.momentum, first, last, lr,
-                            l1 ? l1 + jk : NULL, l2 ? l2 + jk : NULL);
-        }
+    NAME(take_step)(n_outputs, n_vectors, t, g, output, j, first, last, lr);
 }
 
-/* Gradient of the columns of block blk for outputs [c0, c1), and their step: each sum runs over the rows in order. */
+/* Gradient of the columns of block blk for outputs [c0, c1) of all models, and their step: each sum runs over the rows in
+ * order. */
 static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows, int64_t blk, int64_t c0, int64_t c1,
-                           int first, int last, double lr)
+                           int first, int last, const double *lr)
 {
     const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0;
-    const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0, *z = NAME(residuals)(t);
+    const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0;
     const int64_t n_tiles = NAME(n_tiles)(c1 - c0, BACKWARD_OUTPUTS);
     for (int64_t j = 0; j < width;) {
         const int64_t left = (width - j) / LANES, n_vectors = left >= BACKWARD_VECTORS ? BACKWARD_VECTORS : 1;
         for (int64_t tile = 0; tile < n_tiles; tile++) {
             const int64_t a = c0 + (c1 - c0) * tile / n_tiles, b = c0 + (c1 - c0) * (tile + 1) / n_tiles;
-            const REAL *za = z + a * t->scratch.chunk;
-            const int64_t at = a * t->model.ld + j0 + j;
-#define TILE(C, VECTORS)                                                                                                     \
-    NAME(backward_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, za, at, j0 + j, first, last, \
-                        (REAL)lr)
+#define TILE(C, VECTORS) \
+    NAME(backward_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, t, fetch, n_rows, x + j, width, a, j0 + j, first, last, lr)
             BACKWARD_TILES(b - a, n_vectors);
 #undef TILE
         }
@@ -524,25 +546,27 @@ static void NAME(backward)(const skdl_task *t, skdl_fetch *fetch, int64_t n_rows
     }
 }
 
-static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, int last, double lr)
+static void NAME(step_intercept)(const skdl_task *t, int64_t n_rows, int first, int last, const double *lr)
 {
-    REAL *b = (REAL *)t->model.intercept, *v = b + t->model.n_outputs;
-    for (int64_t c = 0; c < t->model.n_outputs; c++) {
+    REAL *b = (REAL *)t->model.intercept, *v = b + NAME(n_all)(t);
+    for (int64_t c = 0; c < NAME(n_all)(t); c++) {
+        const int64_t m = c / t->model.n_outputs;
         const REAL *z = NAME(residuals)(t) + c * t->scratch.chunk;
         V sum = {0};
         for (int64_t r = 0; r < n_rows; r += LANES) sum += NAME(load)(z + r); /* residuals beyond n_rows are 0 */
         REAL lanes[LANES], g = 0;
         NAME(store)(lanes, sum);
         for (int i = 0; i < LANES; i++) g += lanes[i];
-        v[c] = (first ? (REAL)t->model.momentum * v[c] : v[c]) + g;
-        if (last) b[c] -= (REAL)lr * v[c];
+        v[c] = (first ? (REAL)t->model.momentum[m] * v[c] : v[c]) + g;
+        if (last) b[c] -= (REAL)lr[m] * v[c];
     }
 }
 
-static double NAME(sum_loss)(const skdl_task *t, int64_t n_rows)
+static double NAME(sum_loss)(const skdl_task *t, int64_t n_rows, int64_t model)
 {
+    const REAL *loss = (const REAL *)t->scratch.loss + model * t->scratch.chunk;
     double sum = 0;
-    for (int64_t r = 0; r < n_rows; r++) sum += ((const REAL *)t->scratch.loss)[r];
+    for (int64_t r = 0; r < n_rows; r++) sum += loss[r];
     return sum;
 }
 

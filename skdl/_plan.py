@@ -31,41 +31,92 @@ class Plan:
     evidence: Evidence | None = None  # by which alpha is updated
 
 
-def make_plan(source, options, backend, stream, *, turns=False):
-    """The `Plan` of a fit; arguments are those of `skdl._sgd.solve`. turns: whether it may turn to the space of the rows."""
+class Survey:
+    """What is found out of the rows before the first epoch, each part once however many plans are made for them.
+
+    A `Stream` that the calls before left to these rows is `stream`, or None.
+    """
+
+    def __init__(self, source, backend, stream=None):
+        self.source, self.backend, self.stream, self._known = source, backend, stream, {}
+
+    def _once(self, key, find, *args, **kwargs):
+        """What find(*args, **kwargs) returns; for a key that has come before, without a call."""
+        if key not in self._known:
+            self._known[key] = find(*args, **kwargs)
+        return self._known[key]
+
+    def check_finite(self):
+        self._once("finite", self.source.check_finite)
+
+    def coordinates(self, options):
+        """See `coordinates`."""
+        key = "coordinates", options.fit_intercept
+        return self._once(key, coordinates, self.source, options, self.backend, self.stream)
+
+    def identity(self):
+        """The coordinates of x as it is."""
+        return self._once("identity", Scaling.identity, self.source.n_features)
+
+    def row_space(self, options):
+        """The `RowSpace`, or None."""
+        seen, _, standard, length = self.coordinates(options)
+        return self._once(("row space", options.fit_intercept), RowSpace.of, seen, standard, length)
+
+    def backend_for(self, source):
+        """The backend for rows that were made of those that are surveyed."""
+        return self._once(("backend", id(source)), self.backend.for_source, source)
+
+    def bounded(self, seen, length):
+        """See `with_bounded_leverage`."""
+        return self._once(("bounded", id(seen)), with_bounded_leverage, seen, length)
+
+    def drawn(self, seen, standard, length, options):
+        """See `evenly_drawn`."""
+        key = "drawn", id(seen), options.shuffle
+        return self._once(key, evenly_drawn, seen, standard, length, shuffle=options.shuffle)
+
+    def auto_lr(self, drawn, standard, *, batch_size, momentum, **how):
+        """See `auto_lr`."""
+        key = "lr", id(drawn), batch_size, momentum
+        return self._once(key, auto_lr, drawn, standard, batch_size=batch_size, momentum=momentum, **how)
+
+
+def make_plan(survey, options, *, turns=False):
+    """The `Plan` of a fit of surveyed rows. turns: whether it may turn to the space of the rows."""
+    source, backend, stream = survey.source, survey.backend, survey.stream
     seen, standard, statistics, length, lift = source, None, None, None, unchanged
     if "auto" in (options.lr, options.alpha) or (options.standardize and options.alpha > 0):
-        seen, statistics, standard, length = coordinates(source, options, backend, stream)
+        seen, statistics, standard, length = survey.coordinates(options)
     else:
-        source.check_finite()
+        survey.check_finite()
     ones = np.ones(source.n_features)
     scale = ones if standard is None else standard.scale
     unit_of_x, q = (1 / scale, ones) if options.standardize else (ones, scale)
-    unit = unit_of_x
+    unit, scaling = unit_of_x, survey.identity()
     turned = None
     if turns and options.lr == "auto" and (q == 1).all() and spans_little(seen, options, backend.n_outputs):
-        turned = RowSpace.of(seen, standard, length)
+        turned = survey.row_space(options)
     if turned is not None:
         source = seen = turned.source
-        standard, lift, backend = turned, turned.lift, backend.for_source(seen)
+        standard, lift, backend = turned, turned.lift, survey.backend_for(seen)
         unit = q = np.ones(seen.n_features)
-    scaling, drawn = Scaling.identity(source.n_features), source
-    alpha, lr, batch_size = options.alpha, options.lr, min(options.batch_size, source.n_rows)
+    drawn, alpha, lr, batch_size = source, options.alpha, options.lr, min(options.batch_size, source.n_rows)
     if lr == "auto":
         if stream is not None:
             batch_size = stream.batch_size(source, batch_size)
         batch_size = even_batch_size(source.n_rows, batch_size)
         scaling, noise = standard, None
         if length is not None:
-            seen = with_bounded_leverage(seen, length)
+            seen = survey.bounded(seen, length)
         drawn = seen
         if source.n_batches(batch_size) > 1:
-            drawn, noise = evenly_drawn(seen, standard, length, shuffle=options.shuffle)
-        lr = auto_lr(
+            drawn, noise = survey.drawn(seen, standard, length, options)
+        lr = survey.auto_lr(
             drawn,
             standard,
-            n_outputs=backend.n_outputs,
             batch_size=batch_size,
+            n_outputs=backend.n_outputs,
             momentum=options.momentum,
             mean_squared_norm=noise,
             full_batch=None if stream is None else full_batch(options.batch_size),

@@ -77,7 +77,7 @@ def with_bounded_leverage(source, length):
     warnings.warn(
         f"{n_reduced} of {len(length)} rows are up to {length.max() / np.median(length):.0f} times as long as the median row, "
         "in standardized features, and would set the step size alone: they count with less weight. Check or clip their values.",
-        stacklevel=6,
+        stacklevel=9,
     )
     return source.reweighted(held)
 

@@ -12,8 +12,7 @@ intercept    (n_models, n_outputs)             b
 velocity     (coef's, intercept's)             the heavy ball's V, a pair of arrays like coef and intercept
 step_sizes   (n_models, n_epochs, n_batches)   lr of each minibatch
 
-Models lie side by side along the first axis, which has length 1 today; what `solve` is given and returns is of one model
-and lacks it.
+Models lie side by side along the first axis; what `solve` is given and returns is of one model and lacks it.
 
 The objective, for logits h = W x + b and cross-entropy l, is
 
@@ -34,7 +33,7 @@ from sklearn.utils import check_random_state
 from skdl._backends import ceil_div
 from skdl._convergence import Monitor, View
 from skdl._evidence import FEWEST_ROWS, Evidence
-from skdl._plan import make_plan, standard_scaling
+from skdl._plan import Survey, make_plan, standard_scaling
 from skdl._reduction import OccurringColumns, is_full
 from skdl._schedule import Patience, Schedule
 from skdl._stream import FIT_VISITS, Average, Stream, carried_over, carried_velocity
@@ -45,6 +44,8 @@ from skdl._validation import check_model
 DIVERGED = 1 / np.finfo(np.float64).eps
 # Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most.
 TOGETHER_VALUES, EPOCHS_TOGETHER = 2**20, 4
+# Bytes of coefficients and velocity of models that train side by side.
+CACHED_BYTES = 2**20
 # Epochs for each of the last proximal steps on all rows that a penalty with L1 gets, from benchmarks/l1_zeros.py.
 EPOCHS_PER_SETTLING = 10
 
@@ -80,6 +81,8 @@ class Solution:
     lr: float
     alpha: float
     history: History
+    statistics: object  # of the columns, if anything asked for them
+    alpha_is_learnt: bool  # from the data
     advice: str | None = None  # where training ended far from the optimum
     stream: Stream | None = None
 
@@ -121,8 +124,20 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
             check_model(*parameters, backend.n_outputs, source.n_features)
     start = _without_intercept(start, options)
     if stream is not None:
-        plan = make_plan(source, options, backend, stream)
+        plan = make_plan(Survey(source, backend, stream), options)
         return train_part(plan, source, options, order_generator(options, epoch), start, stream)
+    [solution] = solve_all(source, [options], backend, start=start, validate=validate, hooks=hooks)
+    if isinstance(solution, ValueError):
+        raise solution
+    return solution
+
+
+def solve_all(source, candidates, backend, *, start=None, validate=None, hooks=None):
+    """A model of the same rows for each of the candidates, which are `Options`; the rest is as for `solve`.
+
+    Returns for each its `Solution`, or the ValueError that it ended with. Each is what `solve` gives for it alone, to the bit.
+    Candidates that see the same minibatches train side by side.
+    """
     columns, smaller = None, source
     if is_full(source):
         smaller = source.with_values(source.block.X.toarray())
@@ -130,38 +145,70 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
         columns = OccurringColumns.of(source, start)
     if columns is not None:
         smaller, start = columns.select(source), start and (start[0][:, columns.columns], start[1])
-    if smaller is not source:
-        backend = backend.for_source(smaller)
-    turns = start is None and (options.l1_ratio == 0 or options.alpha == 0)
-    plan = make_plan(smaller, options, backend, None, turns=turns)
-    rng = order_generator(options, epoch)
-    if columns is not None:
-        plan.lift = columns.lifting(plan.lift)
-    solution = train(plan, rng, start, None, validate, hooks or EpochHooks(), Monitor(plan))
+    survey = Survey(smaller, backend if smaller is source else backend.for_source(smaller))
+    results, groups = [None] * len(candidates), {}
+    for i, options in enumerate(candidates):
+        try:
+            plan = make_plan(survey, options, turns=start is None and (options.l1_ratio == 0 or options.alpha == 0))
+        except ValueError as error:
+            results[i] = error
+            continue
+        if columns is not None:
+            plan.lift = columns.lifting(plan.lift)
+        groups.setdefault(what_minibatches_follow_from(plan), []).append((i, Course(plan, validate, hooks)))
+    for group in groups.values():
+        n_together = models_together(group[0][1].plan.backend)
+        for first in range(0, len(group), n_together):
+            places, courses = zip(*group[first : first + n_together], strict=True)
+            train(courses, order_generator(courses[0].plan.options, 0), start)
+            for i, course in zip(places, courses, strict=True):
+                results[i] = course.result
+    return [result if isinstance(result, ValueError) else _completed(result, source, columns) for result in results]
+
+
+def _completed(solution, source, columns):
+    """The solution for all columns, with what is left to a stream."""
     unit = solution.unit if columns is None else columns.lift(solution.unit, other=1.0)
-    left = Stream(columns=columns).with_statistics(plan.statistics).joined(source, visits=FIT_VISITS)
-    return replace(solution, unit=unit, stream=left if plan.evidence is None else left.with_alpha(solution.alpha))
+    left = Stream(columns=columns).with_statistics(solution.statistics).joined(source, visits=FIT_VISITS)
+    return replace(solution, unit=unit, stream=left.with_alpha(solution.alpha) if solution.alpha_is_learnt else left)
+
+
+def what_minibatches_follow_from(plan):
+    """Models for which this is the same may train side by side."""
+    options = plan.options
+    of_order = options.batch_size, options.shuffle, options.random_state
+    return id(plan.source), id(plan.scaling), id(plan.backend), options.fit_intercept, *of_order
+
+
+def models_together(backend):
+    """The number of models that train side by side: as many as have room in the caches beside the rows."""
+    n_bytes = 2 * backend.n_outputs * backend.n_features * backend.dtype.itemsize
+    return max(1, CACHED_BYTES // n_bytes)
 
 
 def train_part(plan, source, options, rng, start, stream):
     """A call's part of a stream, with lr="auto" averaged. `options` are as given, `start` is the model so far."""
-    backend, scaling, last, velocity, average = plan.backend, plan.scaling, start, stream.velocity, None
+    scaling, last, velocity, average = plan.scaling, start, stream.velocity, None
     if options.lr == "auto":
         last = _without_intercept(stream.last, options) or start
         if stream.statistics is not None:
-            known = standard_scaling(stream.statistics, stream.statistics, source, options, backend)
+            known = standard_scaling(stream.statistics, stream.statistics, source, options, plan.backend)
             start, last = (carried_over(p, known, scaling, stream.trust(source)) for p in (start, last))
             velocity = carried_velocity(velocity, known, scaling)
         average = Average(start and scaling.scale_parameters(*with_model_axis(start)), stream, source, plan.options)
     share = stream.step_share(source, options, plan.options.batch_size)
     if velocity is not None:
         velocity = tuple(v / share for v in velocity)
-    solution = train(plan, rng, last, velocity, None, EpochHooks(), average=average)
-    [coef], [intercept] = scaling.unscale_gradient(*backend.velocity())
+    course = Course(plan, average=average, monitors=False)
+    training = train([course], rng, last, velocity, average)
+    if isinstance(course.result, ValueError):
+        raise course.result
+    solution = course.result
+    [coef], [intercept] = scaling.unscale_gradient(*training.velocity())
     left = stream.with_statistics(plan.statistics).joined(source)
     left = replace(left, last=None, velocity=(coef * share, intercept * share))
     if average is not None:
-        [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
+        [coef], [intercept] = scaling.unscale_parameters(*training.parameters())
         left = replace(left, last=(coef, intercept))
     if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
         told = Evidence(plan, left.total_weight).updated(solution.alpha, solution.coef, solution.intercept)
@@ -186,7 +233,7 @@ def order_generator(options, epoch):
 
 
 def penalties(options, unit, scale, dtype):
-    """(l1, l2), each (n_models, n_features) or None: strengths of the penalty on the coefficients W' of u.
+    """(l1, l2), each (n_features,) or None: strengths of the penalty on the coefficients W' of u.
 
     In u the penalty alpha/2 (W r)^2 reads alpha/2 (r scale)^2 W'^2, and alpha |W r| reads alpha r scale |W'|. Where that
     overflows dtype, it holds W' at 0 all the same; where alpha overflows and the rest underflows, there is none.
@@ -195,7 +242,7 @@ def penalties(options, unit, scale, dtype):
 
     def held(penalty):
         penalty[np.isnan(penalty)] = 0.0
-        return np.minimum(penalty, largest)[np.newaxis]
+        return np.minimum(penalty, largest)
 
     with np.errstate(over="ignore", invalid="ignore"):
         return (
@@ -204,7 +251,7 @@ def penalties(options, unit, scale, dtype):
         )
 
 
-def run_epochs(source, backend, rng, step_sizes, batch_size, average=None):
+def run_epochs(source, training, rng, step_sizes, batch_size, average=None):
     """Passes over the source; returns each model's mean losses on the way, (n_models, n_epochs).
 
     An `Average` is taken on the way.
@@ -216,10 +263,10 @@ def run_epochs(source, backend, rng, step_sizes, batch_size, average=None):
         for first in range(0, n_rows, piece):
             rows = np.ascontiguousarray(order[:, first : first + piece])
             n_batches = ceil_div(rows.shape[1], batch_size)
-            total = total + backend.run(block, rows, np.ascontiguousarray(step_sizes[:, :, done : done + n_batches]))
+            total = total + training.run(block, rows, np.ascontiguousarray(step_sizes[:, :, done : done + n_batches]))
             done += n_batches
             if average is not None:
-                average.add(backend.parameters(), rows.shape[1])
+                average.add(training.parameters(), rows.shape[1])
     return total / source.n_rows
 
 
@@ -239,109 +286,196 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(plan, rng, start, velocity, validate, hooks, monitor=None, average=None):
-    """Train for up to `options.max_iter` epochs; see `solve`. `validate` and `hooks` are given parameters for x.
+def train(courses, rng, start=None, velocity=None, average=None):
+    """Let models take their courses side by side, all from (coef, intercept) `start` and with this velocity, both for x.
 
-    A `Monitor` sees whether the optimum is near; an `Average`, where there is one, is the model.
+    Returns the `Training` of the last ones. An `Average`, where there is one, is the model.
     """
-    source, backend, options, scaling, unit, evidence = (
-        plan.source, plan.backend, plan.options, plan.scaling, plan.unit, plan.evidence,
-    )  # fmt: skip
-    dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
+    plan, scaling = courses[0].plan, courses[0].plan.scaling
+    source = plan.source.restarted()
     start, velocity = with_model_axis(start), with_model_axis(velocity)
 
-    def begin(parameters, velocity):
-        l1, l2 = penalties(options, unit, scaling.scale, dtype)
-        backend.start(
+    def started(parameters, velocity):
+        l1, l2 = (_side_by_side(strengths) for strengths in zip(*(course.penalties for course in running), strict=True))
+        training = plan.backend.start(
             parameters,
             velocity,
             mean=None if scaling.is_identity else scaling.mean,
             scale=None if scaling.is_identity else scaling.scale,
             l1=l1,
             l2=l2,
-            momentum=np.array([options.momentum]),
-            fit_intercept=options.fit_intercept,
-            batch_size=options.batch_size,
+            momentum=np.array([course.plan.options.momentum for course in running], dtype=np.float64),
+            fit_intercept=plan.options.fit_intercept,
+            batch_size=plan.options.batch_size,
         )
+        for model, course in enumerate(running):
+            course.training, course.model = training, model
+        return training
 
-    begin(
+    running = list(courses)
+    training = started(
         None if start is None else scaling.scale_parameters(*start),
         None if velocity is None else scaling.scale_gradient(*velocity),
     )
+    for course in courses:
+        course.go_on()
+    while True:
+        left = [course for course in running if course.result is None]
+        if not left:
+            return training
+        if len(left) < len(running):
+            models, running = [course.model for course in left], left
+            pairs = training.parameters(), training.velocity()
+            training = started(*(tuple(a[models] for a in pair) for pair in pairs))
+        n_epochs = min(len(course.wanted) for course in running)
+        step_sizes = np.stack([course.wanted[:n_epochs] for course in running])
+        losses = run_epochs(source, training, rng, step_sizes, plan.options.batch_size, average)
+        for course, of_course in zip(running, losses.tolist(), strict=True):
+            course.take(of_course)
 
-    def unscaled():
-        parameters = backend.parameters() if average is None else average.value
-        [coef], [intercept] = scaling.unscale_parameters(*parameters)
-        return coef, intercept
 
-    def current():
-        coef, intercept = unscaled()
-        return coef.astype(dtype), intercept.astype(dtype)
+def _side_by_side(strengths):
+    """Penalties (n_features,) or None of each model as (n_models, n_features), or None where all are."""
+    given = [strength for strength in strengths if strength is not None]
+    if not given:
+        return None
+    return np.stack([np.zeros_like(given[0]) if strength is None else strength for strength in strengths])
 
-    def for_x():
-        return plan.lift(*current())
 
-    history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
-    if evidence is not None:
-        schedule.settled_from = evidence.be_due(options.max_iter, n_batches, holds=schedule.holds(0))
-    n_together = 1
-    if not options.early_stopping and average is None and options.lr_schedule != "constant":
-        n_together = epochs_together(source, backend)
+class Course:
+    """One model from its first epoch to its last. `train` runs the epochs; what follows from them is decided here.
 
-    def together(epoch):
-        """The epoch before which somebody has to look at the model again."""
-        at_the_latest = [epoch + n_together, schedule.next_change(epoch)]
+    `validate` and `hooks` are given parameters for x. A `Monitor` sees whether the optimum is near.
+    """
+
+    def __init__(self, plan, validate=None, hooks=None, average=None, *, monitors=True):
+        self.plan, self.validate, self.hooks, self.average = plan, validate, hooks or EpochHooks(), average
+        self.monitor = Monitor(plan) if monitors else None
+        self.penalties = penalties(plan.options, plan.unit, plan.scaling.scale, plan.backend.dtype)
+        self.training = self.model = None  # where the model is among those side by side
+        self.wanted, self._losses = (
+            None,
+            [],
+        )  # step sizes (n_epochs, n_batches) of the epochs to come, and losses of the others
+        self.result = None  # a `Solution`, or a ValueError, once it has ended
+        self._course = self._take_course()
+
+    def take(self, losses):
+        """Take the losses of some of the epochs that it wants."""
+        self._losses += losses
+        self.wanted = self.wanted[len(losses) :]
+        if len(self.wanted) == 0:
+            losses, self._losses = self._losses, []
+            self.go_on(losses)
+
+    def go_on(self, losses=None):
+        """Decide what follows from the losses of all epochs that it wanted."""
+        try:
+            self.wanted = self._course.send(losses)
+        except StopIteration as end:
+            self.result = end.value
+        except ValueError as error:
+            self.result = error
+
+    def parameters(self):
+        """Where SGD stands, in the scaled coordinates and with an axis of models."""
+        return self.training.parameters(slice(self.model, self.model + 1))
+
+    def _take_course(self):
+        """Yields the step sizes of the epochs that it wants, (n_epochs, n_batches), and is sent their losses."""
+        plan, hooks, monitor = self.plan, self.hooks, self.monitor
+        source, backend, options, scaling, evidence = (
+            plan.source, plan.backend, plan.options, plan.scaling, plan.evidence,
+        )  # fmt: skip
+        dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
+        best_loss, best_parameters, stop, view = np.inf, None, False, View.UNKNOWN
+
+        def unscaled():
+            parameters = monitor.optimum if view is View.AT_OPTIMUM else None
+            if parameters is None:
+                parameters = self.parameters() if self.average is None else self.average.value
+            [coef], [intercept] = scaling.unscale_parameters(*parameters)
+            return coef, intercept
+
+        def current():
+            coef, intercept = unscaled()
+            return coef.astype(dtype), intercept.astype(dtype)
+
+        def for_x():
+            return plan.lift(*current())
+
+        history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
         if evidence is not None:
-            at_the_latest.append(evidence.next_due)
-        if monitor is not None and epoch >= schedule.settled_from:
-            at_the_latest.append(epoch + monitor.epochs_to_look)
-        return int(min(at_the_latest))
+            schedule.settled_from = evidence.be_due(options.max_iter, n_batches, holds=schedule.holds(0))
+        n_together = 1
+        if not options.early_stopping and self.average is None and options.lr_schedule != "constant":
+            n_together = epochs_together(source, backend)
 
-    best_loss, best_parameters, stop, view = np.inf, None, False, View.UNKNOWN
-    end, losses = 0, []
-    for epoch in range(options.max_iter):
-        hooks.begin(for_x)
-        if epoch == end:
-            begun, end = epoch, together(epoch)
-        if not losses:
-            sizes = schedule.sizes(epoch, 1 if hooks.watches or validate is not None else end - epoch)
-            [losses] = run_epochs(source, backend, rng, sizes[np.newaxis], options.batch_size, average).tolist()
-        loss, holds = losses.pop(0), schedule.holds(epoch)
-        if not loss < DIVERGED:  # NaN included
+        def together(epoch):
+            """The epoch before which somebody has to look at the model again."""
+            at_the_latest = [epoch + n_together, schedule.next_change(epoch)]
+            if evidence is not None:
+                at_the_latest.append(evidence.next_due)
+            if monitor is not None and epoch >= schedule.settled_from:
+                at_the_latest.append(epoch + monitor.epochs_to_look)
+            return int(min(at_the_latest))
+
+        end, losses = 0, []
+        for epoch in range(options.max_iter):
+            hooks.begin(for_x)
+            if epoch == end:
+                begun, end = epoch, together(epoch)
+            if not losses:
+                watched = hooks.watches or self.validate is not None
+                losses = yield schedule.sizes(epoch, 1 if watched else end - epoch)
+            loss, holds = losses.pop(0), schedule.holds(epoch)
+            if not loss < DIVERGED:  # NaN included
+                raise diverged(epoch, options.lr, scaling)
+            at_end = epoch + 1 == end
+            if at_end and evidence is not None and evidence.next_due == end:
+                options = replace(options, alpha=evidence.updated(options.alpha, *current()))
+                self.penalties = penalties(options, plan.unit, scaling.scale, dtype)
+                self.training.penalise(self.model, *self.penalties)
+            if at_end and monitor is not None and begun >= schedule.settled_from:
+                view = monitor.look(options.alpha, end - begun, self.parameters, noisy=n_batches > 1 and holds)
+            history.add(loss, None if self.validate is None else self.validate(*for_x()))
+            if options.verbose:
+                print(history.last_line())
+            watched = history.validation_loss_curve[-1] if options.early_stopping else loss
+            if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
+                best_loss, best_parameters = watched, current()
+            if options.lr_schedule == "constant":
+                stop = patience.is_out(watched)
+            elif (
+                at_end
+                and holds
+                and (
+                    view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN)
+                )
+            ):
+                schedule.fall_after(epoch)
+            asked = hooks.end(for_x)
+            if stop or asked or view is View.AT_OPTIMUM or epoch + 1 == schedule.n_epochs:
+                break
+        coef, intercept = unscaled()
+        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise diverged(epoch, options.lr, scaling)
-        at_end = epoch + 1 == end
-        if at_end and evidence is not None and evidence.next_due == end:
-            options = replace(options, alpha=evidence.updated(options.alpha, *current()))
-            backend.penalise(*penalties(options, unit, scaling.scale, dtype))
-        if at_end and monitor is not None and begun >= schedule.settled_from:
-            view = monitor.look(options.alpha, end - begun, noisy=n_batches > 1 and holds, begin=begin)
-        history.add(loss, None if validate is None else validate(*for_x()))
-        if options.verbose:
-            print(history.last_line())
-        watched = history.validation_loss_curve[-1] if options.early_stopping else loss
-        if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
-            best_loss, best_parameters = watched, current()
-        if options.lr_schedule == "constant":
-            stop = patience.is_out(watched)
-        elif (
-            at_end
-            and holds
-            and (view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN))
-        ):
-            schedule.fall_after(epoch)
-        asked = hooks.end(for_x)
-        if stop or asked or view is View.AT_OPTIMUM or epoch + 1 == schedule.n_epochs:
-            break
-    coef, intercept = unscaled()
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise diverged(epoch, options.lr, scaling)
-    coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
-    if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
-        coef, intercept = settled(coef, intercept, options.alpha, plan)
-    advice = None
-    if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
-        advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
-    return Solution(*plan.lift(coef, intercept), plan.unit_of_x, options.lr, options.alpha, history, advice)
+        coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
+        if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
+            coef, intercept = settled(coef, intercept, options.alpha, plan)
+        advice = None
+        if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
+            advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
+        return Solution(
+            *plan.lift(coef, intercept),
+            plan.unit_of_x,
+            options.lr,
+            options.alpha,
+            history,
+            plan.statistics,
+            evidence is not None,
+            advice,
+        )
 
 
 def settled(coef, intercept, alpha, plan):
@@ -354,13 +488,13 @@ def settled(coef, intercept, alpha, plan):
     """
     options, scaling, source, backend = plan.options, plan.scaling, plan.seen, plan.backend
     l1, l2 = penalties(replace(options, alpha=alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
-    backend.start(
+    training = backend.start(
         scaling.scale_parameters(*with_model_axis((coef, intercept))),
         None,
         mean=scaling.mean,
         scale=scaling.scale,
-        l1=l1,
-        l2=l2,
+        l1=_side_by_side([l1]),
+        l2=_side_by_side([l2]),
         momentum=np.zeros(1),
         fit_intercept=options.fit_intercept,
         batch_size=source.n_rows,
@@ -368,8 +502,8 @@ def settled(coef, intercept, alpha, plan):
     step = np.array([[[options.lr / (2 * (1 + options.momentum))]]])
     for _ in range(ceil_div(options.max_iter, EPOCHS_PER_SETTLING)):
         for block, rows in source.blocks():
-            backend.run(block, rows[np.newaxis], step)
-    [coef], [intercept] = scaling.unscale_parameters(*backend.parameters())
+            training.run(block, rows[np.newaxis], step)
+    [coef], [intercept] = scaling.unscale_parameters(*training.parameters())
     return coef.astype(backend.dtype), intercept.astype(backend.dtype)
 
 

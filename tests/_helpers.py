@@ -125,25 +125,24 @@ class Problem:
 
     def started(self, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
                 coordinates=False, n_jobs=1):  # fmt: skip
-        """A backend that begins with W and b."""
+        """A `Training` that begins with W and b."""
         W, b = self.W if W is None else W, self.b if b is None else b
         backend = self.backend(n_jobs)
         mean, scale = (self.mean, self.scale) if coordinates else (None, None)
         l1, l2 = (None if penalty is None else penalty[np.newaxis] for penalty in (l1, l2))
-        backend.start(with_model_axis((W, b)), with_model_axis((self.V, self.v)), mean=mean, scale=scale, l1=l1, l2=l2,
-                      momentum=np.array([momentum]), fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
-        return backend
+        return backend.start(with_model_axis((W, b)), with_model_axis((self.V, self.v)), mean=mean, scale=scale, l1=l1, l2=l2,
+                             momentum=np.array([momentum]), fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
 
     def run(self, step_sizes, batch_size, *, n_epochs=1, **settings):
         """Mean loss, coef, intercept and velocity after epochs of the backend."""
         return self.epochs(self.started(batch_size, **settings), step_sizes, n_epochs)
 
-    def epochs(self, backend, step_sizes, n_epochs):
+    def epochs(self, training, step_sizes, n_epochs):
         step_sizes = np.array([[step_sizes]], dtype=float)
         for _ in range(n_epochs):
-            [[loss]] = backend.run(self.block, self.order[np.newaxis], step_sizes)
-        [coef], [intercept] = backend.parameters()
-        [coef_velocity], [intercept_velocity] = backend.velocity()
+            [[loss]] = training.run(self.block, self.order[np.newaxis], step_sizes)
+        [coef], [intercept] = training.parameters()
+        [coef_velocity], [intercept_velocity] = training.velocity()
         return loss / len(self.order), coef, intercept, (coef_velocity, intercept_velocity)
 
     def run_twin(self, step_sizes, batch_size, *, momentum=0.0, l1=0.0, l2=0.0, fit_intercept=True, coordinates=False,

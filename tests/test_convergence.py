@@ -21,7 +21,7 @@ from skdl._backends import get_backend
 from skdl._convergence import Gap, Gauge, no_model_loss
 from skdl._data import InMemory
 from skdl._parameters import check
-from skdl._plan import make_plan
+from skdl._plan import Survey, make_plan
 from skdl._schedule import Schedule, is_flat
 
 X, Y = DIGITS.astype(np.float64), LABELS
@@ -45,7 +45,7 @@ def gauge_of(X, y, weight=None, rows=None, backend="openmp", **params):
     source = InMemory(X, y, weight, rows)
     options = check(make(**{"lr": 1e-3, "alpha": 1e-2, "standardize": False, "batch_size": 32, **params}))
     backend = get_backend(backend)(source, 1 if y.max() == 1 else int(y.max()) + 1)
-    return Gauge(make_plan(source, options, backend, None))
+    return Gauge(make_plan(Survey(source, backend), options))
 
 
 @pytest.mark.parametrize("csr", [False, True])

@@ -43,12 +43,11 @@ def stopped_in_time():
     signal.signal(signal.SIGALRM, before)
 
 
-def backend_with_data(name, X, n_jobs, batch_size):
+def training_of(name, X, n_jobs, batch_size):
     backend = get_backend(name)(InMemory(X), CLASSES, n_jobs=n_jobs)
     momentum = np.array([0.9])
-    backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=momentum, fit_intercept=True,
-                  batch_size=batch_size)  # fmt: skip
-    return backend
+    return backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=momentum, fit_intercept=True,
+                         batch_size=batch_size)  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "n_jobs"), [("openmp", 1), ("openmp", 3), ("opencl", None)])
@@ -58,11 +57,11 @@ def test_an_epoch(stopped_in_time, X, batch_size, name, n_jobs):
     if name == "opencl" and batch_size > len(CSR.indptr) and sparse.issparse(X):
         pytest.skip("scipy makes no minibatch of 4e9 stored values")
     order = np.arange(200_000) % FEW  # 0.8 TFLOP
-    backend = backend_with_data(name, X, n_jobs, batch_size)
+    training = training_of(name, X, n_jobs, batch_size)
     block = InMemory(X, Y).block
-    backend.run(block, order[np.newaxis, :64], np.full((1, 1, 1), 1e-9))  # OpenCL drivers compile at the first launch
+    training.run(block, order[np.newaxis, :64], np.full((1, 1, 1), 1e-9))  # OpenCL drivers compile at the first launch
     step_sizes = np.full((1, 1, -(-len(order) // batch_size)), 1e-9)
-    stopped_in_time(lambda: backend.run(block, order[np.newaxis], step_sizes))
+    stopped_in_time(lambda: training.run(block, order[np.newaxis], step_sizes))
 
 
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])

@@ -334,10 +334,10 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
     p = Problem(60, 30, n_logits, storage="float32", csr=True)
     expected = p.run([0.1] * 3, 20, momentum=0.9, n_epochs=2, n_jobs=1)
     for n_threads in (1, 2, 3):
-        backend = p.started(20, momentum=0.9, n_jobs=3)
-        assert backend.n_threads == 3
-        backend.n_threads = n_threads
-        loss, *parameters, velocity = p.epochs(backend, [0.1] * 3, 2)
+        training = p.started(20, momentum=0.9, n_jobs=3)
+        assert training.n_threads == 3
+        training.n_threads = n_threads
+        loss, *parameters, velocity = p.epochs(training, [0.1] * 3, 2)
         assert loss == expected[0]
         for got, right in zip((*parameters, *velocity), (*expected[1:3], *expected[3]), strict=True):
             np.testing.assert_array_equal(got, right)
@@ -345,7 +345,7 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
 
 def test_step_sizes_for_all_minibatches():
     p = Problem(30, 5, 3)
-    with pytest.raises(ValueError, match="1 x 2 step sizes: expected one for each minibatch of 10 of 1 x 30 rows"):
+    with pytest.raises(ValueError, match="1 x 2 x 1 step sizes: expected one for each minibatch of 10 of 1 x 30 rows"):
         p.run([0.1, 0.1], 10)
 
 

@@ -203,8 +203,8 @@ def test_an_epoch_of_blocks_is_one_of_all_their_rows():
                 yield Block(problem.X[rows], problem.y[rows], problem.weight[rows]), np.arange(end - start)[np.newaxis]
 
     def trained(*ends):
-        backend = problem.started(20, momentum=0.9)
-        return run_epochs(Blocks(*ends), backend, None, step_sizes, 20), *backend.parameters(), *backend.velocity()
+        training = problem.started(20, momentum=0.9)
+        return run_epochs(Blocks(*ends), training, None, step_sizes, 20), *training.parameters(), *training.velocity()
 
     for apart, together in zip(trained(40, 60), trained(60), strict=True):
         assert_allclose(apart, together, rtol=1e-12)
@@ -223,8 +223,8 @@ def test_rows_stay_in_their_order():
 @pytest.mark.parametrize("csr", [False, True])
 def test_parameters_are_copies(csr):
     problem = Problem(30, 5, 3, csr=csr)
-    backend = problem.started(10, momentum=0.9)
-    before = *backend.parameters(), *backend.velocity()
-    problem.epochs(backend, [0.1] * 3, 1)
+    training = problem.started(10, momentum=0.9)
+    before = *training.parameters(), *training.velocity()
+    problem.epochs(training, [0.1] * 3, 1)
     for got, expected in zip(before, (problem.W, problem.b, problem.V, problem.v), strict=True):
         assert_array_equal(got, expected[np.newaxis])

@@ -1,17 +1,17 @@
-"""The OpenCL backend: training, launch by launch, with the kernels of `softmax.cl`."""
+"""The OpenCL backend: data on the device, and statistics of its columns."""
 
 import warnings
-from collections import deque
 
 import numpy as np
 
-from skdl._backends import compute_dtype, csr_statistics, lag_tables, moments, pair_or_zeros
-from skdl.opencl import _csr, _device, _memory
+from skdl._backends import compute_dtype, csr_statistics, moments
+from skdl.opencl import _device, _memory
 from skdl.opencl._device import cl
-from skdl.opencl._layout import Layout, row_length
+from skdl.opencl._layout import row_length
 from skdl.opencl._memory import Memory
 from skdl.opencl._predictor import Predictor
 from skdl.opencl._program import WINDOW_FLOP, Program
+from skdl.opencl._training import Training
 
 
 class Backend:
@@ -30,7 +30,7 @@ class Backend:
     def for_source(self, source):
         return Backend(source, self.n_outputs, device=self.asked_device)
 
-    def _place(self, block):
+    def place(self, block):
         """Put a block on the device, where it stays until the next one comes."""
         if block is self.block:
             return
@@ -46,7 +46,7 @@ class Backend:
 
     def statistics(self, block, rows):
         with self.memory.errors():
-            self._place(block)
+            self.place(block)
             if self.is_sparse:  # comes to the device minibatch by minibatch
                 return csr_statistics(self.X, self.host_weight, rows)
             first = block.X[rows[0]].astype(self.dtype)
@@ -72,128 +72,15 @@ class Backend:
         cl.enqueue_copy(self.memory.queue, sums, total)
         return sums
 
-    # ---- parameters
+    # ---- training
 
-    def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+    def start(self, parameters, velocity, **how):
         if self.storage != self.source_dtype:
             warnings.warn(
                 f"OpenCL device {self.device.name.strip()!r} has no double precision: computing in float32.",
                 stacklevel=2,
             )
-        with self.memory.errors():
-            self.layout = layout = Layout(
-                self.memory, self.dtype, self.storage, self.n_features, self.n_outputs, batch_size,
-                is_sparse=self.is_sparse, trains=True,
-            )  # fmt: skip
-            self.coef = layout.upload_parameters(*pair_or_zeros(parameters))
-            self.coef_velocity = layout.upload(*pair_or_zeros(velocity))
-            self.coordinates = layout.coordinates(mean, scale)
-            self.penalise(l1, l2)
-            [self.momentum] = momentum
-            self.n_stepped = self.n_features + bool(fit_intercept)
-            if self.is_sparse:
-                self.last_step = self.memory.upload(np.zeros(layout.ld * layout.n_vectors, np.int32))
-            elif not layout.fused:
-                shape = layout.n_panels, layout.ld, layout.tiles["PANEL"]
-                fitting = _memory.STAGING_BYTES // (int(np.prod(shape)) * self.dtype.itemsize)
-                busy = layout.program.n_items // layout.n_tiles(layout.ld)
-                self.n_shares = max(1, min(busy, fitting, layout.chunk // 64))
-                (self.gradient,) = self.memory.scratch(self.dtype, gradient=(self.n_shares, *shape))
-
-    def penalise(self, l1, l2):
-        with self.memory.errors():
-            self.penalty = self.layout.per_feature(l1, 0), self.layout.per_feature(l2, 0)
-
-    def _pair(self, buffer):
-        with self.memory.errors():
-            both = self.layout.download(buffer, self.layout.ld)[np.newaxis]
-        return both[..., : self.n_features].copy(), both[..., self.n_features].copy()
-
-    def parameters(self):
-        return self._pair(self.coef)
-
-    def velocity(self):
-        return self._pair(self.coef_velocity)
-
-    # ---- training
-
-    def run(self, block, order, step_sizes):
-        [step_sizes] = step_sizes
-        return np.array([[self._run_epoch(block, *epoch) for epoch in zip(order, step_sizes, strict=True)]])
-
-    def _run_epoch(self, block, order, step_sizes):
-        """The sum of the losses of one epoch."""
-        with self.memory.errors():
-            self._place(block)
-            losses = np.empty(len(order), self.dtype)
-            loss = self.memory.refresh("loss", losses)
-            labels = self.memory.refresh("order", order), self.y, self.weight
-            step_buffer = self.memory.refresh("step_sizes", step_sizes, self.dtype)
-            momentum, n_stepped = self.dtype.type(self.momentum), np.int32(self.n_stepped)
-            step = self.coef, self.coef_velocity, *self.penalty, step_buffer, momentum, n_stepped
-            if self.is_sparse:
-                self._run_sparse(order, step_sizes, labels, step, loss)
-            elif self.layout.fused:
-                self._run_fused(order, len(step_sizes), labels, step, loss)
-            else:
-                self._run_chunks(order, labels, step, loss)
-            cl.enqueue_copy(self.memory.queue, losses, loss)
-        return losses.sum(dtype=np.float64)
-
-    def _run_fused(self, order, n_batches, labels, step, loss):
-        layout, program = self.layout, self.layout.program
-        scratch = layout.packed, layout.logits, layout.residuals
-        arguments = *layout.shape(len(order)), *labels, *step, *self.coordinates, *scratch, loss
-        minibatch = program.kernel("minibatch", None, np.int64(-1), *arguments)  # X is set as it comes
-        n_items = layout.n_slices * layout.tiles["GROUP"]
-        bounds = np.append(np.arange(n_batches) * layout.batch_size, len(order))
-        for first, end, X, base in self.X.stream(order, bounds):
-            minibatch.set_arg(0, X)
-            minibatch.set_arg(1, np.int64(base))
-            for batch in range(first, end):
-                program.launch(minibatch, n_items, batch)
-        program.launch(minibatch, n_items, n_batches)
-
-    def _run_chunks(self, order, labels, step, loss):
-        layout, program, shape = self.layout, self.layout.program, self.layout.shape(len(order))
-        softmax = program.kernel("softmax", *shape, *labels, layout.logits, layout.residuals, loss)
-        shares = np.int32(self.n_shares), self.gradient
-        backward = program.kernel("backward", *shape, layout.packed, layout.residuals, *shares)
-        update = program.kernel("update", *shape, *step, *shares)
-        for batch, part, stop in layout.forward(self.X, order, labels[0], self.coef, self.coordinates):
-            program.launch(softmax, layout.chunk * layout.tiles["ITEMS_PER_SOFTMAX_ROW"], batch, part)
-            program.launch(backward, layout.n_tiles(layout.ld) * self.n_shares, batch, part)
-            if stop == min((batch + 1) * layout.batch_size, len(order)):
-                program.launch(update, layout.ld * layout.n_vectors, batch)
-
-    def _run_sparse(self, order, step_sizes, labels, step, loss):
-        layout, program, upload = self.layout, self.layout.program, self.memory.upload
-        n_batches, batch_size = len(step_sizes), layout.batch_size
-        shape, scale = layout.shape(len(order)), self.coordinates[1]
-        tables = lag_tables(step_sizes, self.momentum)
-        lag = *(self.memory.refresh(name, a, self.dtype) for name, a in tables.items()), self.last_step
-        softmax = program.kernel("softmax", *shape, *labels, layout.logits, layout.residuals, loss)
-        value_bytes = 2 * (self.X.dtype.itemsize + 4) * (1 + self.X.nnz / self.X.shape[0])
-        fitting = min(_memory.STAGING_BYTES, self.memory.largest_buffer) // (value_bytes * batch_size)
-        n_staged = max(1, int(fitting))  # minibatches whose values are on the device together
-        done = deque()
-        for first in range(0, n_batches, n_staged):
-            end = min(first + n_staged, n_batches)
-            rows = _csr.with_ones(self.X[order[first * batch_size : end * batch_size]])
-            values, *where, n_touched = _csr.by_feature(rows, batch_size)
-            arguments = *shape, *step, *lag, scale
-            forward = layout.sparse_forward(rows, first * batch_size, *arguments)
-            sorted_values = upload(values), np.int32(first), *map(upload, where)
-            backward = program.kernel("sparse_step", *sorted_values, *arguments, layout.residuals)
-            for batch in range(first, end):
-                program.launch(forward, batch_size * layout.n_vectors, batch)
-                program.launch(softmax, batch_size * layout.tiles["ITEMS_PER_SOFTMAX_ROW"], batch)
-                program.launch(backward, n_touched[batch - first] * layout.n_vectors, batch)
-            done.append(cl.enqueue_marker(self.memory.queue))
-            if len(done) > 1:  # the buffers of two stages are enough
-                done.popleft().wait()
-        finish = program.kernel("finish_lagged", *shape, *step, *lag)
-        program.launch(finish, layout.ld * layout.n_vectors, n_batches)
+        return Training(self, parameters, velocity, **how)
 
     # ---- prediction
 

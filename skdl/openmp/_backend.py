@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _kernels
-from skdl._backends import compute_dtype, csr_statistics, moments, pair_or_zeros
+from skdl._backends import compute_dtype, csr_statistics, moments
 from skdl.openmp import _memory, _threads
 from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks, feature_blocks
 from skdl.openmp._predictor import Predictor
@@ -84,67 +84,71 @@ class Backend:
         sums, first_row = total[..., : self.n_features], first_row[: self.n_features]
         return moments(sum_weight, first_row, sums, (low, high))
 
-    def start(self, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+    def start(self, parameters, velocity, **how):
         if self.device is not None:  # a model that was trained on it may be predicted here
             raise ValueError(
                 f"device={self.device!r} needs backend='opencl'; backend='openmp' runs on the CPU (device=None)."
             )
-        coef, intercept = pair_or_zeros(parameters)
-        coef_velocity, intercept_velocity = pair_or_zeros(velocity)
-        [momentum] = momentum
-        layout_class = CSRLayout if self.is_sparse else DenseLayout
-        self._layout = layout = layout_class(
-            self, coef, coef_velocity, mean, scale, batch_size=batch_size, momentum=momentum
-        )
-        layout.penalise(l1, l2)
-        self._intercept = np.zeros((2, self.n_outputs), self.dtype)
-        self._intercept[0], self._intercept[1] = intercept, intercept_velocity
-        self._model = _kernels.Model(
-            layout.coef,
-            self._intercept,
-            layout.velocity,
-            mean=layout.mean,
-            scale=layout.scale,
-            l1=layout.l1,
-            l2=layout.l2,
-            momentum=momentum,
-            fit_intercept=fit_intercept,
-        )
-        n_blocks = len(layout.block) - 1
-        self._scratch = _kernels.Scratch(
-            layout.chunk,
-            layout.block,
-            _memory.zeros((layout.packed_size,), self.dtype),
-            _memory.zeros(((n_blocks + 1) * self.n_outputs * layout.chunk,), self.dtype),
-            _memory.zeros((layout.chunk,), self.dtype),
-        )
-        self.batch_size, self.n_threads = batch_size, layout.n_threads
-
-    def penalise(self, l1, l2):
-        self._layout.penalise(l1, l2)
-
-    def run(self, block, order, step_sizes):
-        data = self._place(block).data
-        [step_sizes] = step_sizes
-        self._layout.prepare(step_sizes.ravel())
-        losses = _kernels.run_epochs(
-            data,
-            self._model,
-            self._scratch,
-            self._layout.lags,
-            order,
-            step_sizes,
-            self.batch_size,
-            self.n_threads,
-            self.isa,
-        )
-        return losses[np.newaxis]
-
-    def parameters(self):
-        return self._layout.coefficients()[np.newaxis], self._intercept[:1].copy()
-
-    def velocity(self):
-        return self._layout.coefficients_velocity()[np.newaxis], self._intercept[1:].copy()
+        return Training(self, parameters, velocity, **how)
 
     def predictor(self, X, rows=None, y=None):
         return Predictor(X, rows, y, self.n_jobs, self.isa)
+
+
+class Training:
+    """Models that are trained side by side on the CPU."""
+
+    def __init__(self, backend, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
+        self._backend, self._batch_size = backend, batch_size
+        models = range(len(momentum))
+        groups = [slice(i, i + 1) for i in models] if backend.is_sparse else [slice(None)]
+        layout_class = CSRLayout if backend.is_sparse else DenseLayout
+        self._layouts = [
+            layout_class(
+                backend,
+                *(pair and tuple(a[group] for a in pair) for pair in (parameters, velocity)),
+                mean,
+                scale,
+                *(None if penalty is None else penalty[group] for penalty in (l1, l2)),
+                momentum=np.ascontiguousarray(momentum[group]),
+                fit_intercept=fit_intercept,
+                batch_size=batch_size,
+            )
+            for group in groups
+        ]
+        self.n_threads = self._layouts[0].n_threads
+
+    def _of(self, models):
+        """The layouts that hold some models, and which of their models these are."""
+        return (self._layouts[models], slice(None)) if self._backend.is_sparse else (self._layouts, models)
+
+    def penalise(self, model, l1, l2):
+        [layout], within = self._of(slice(model, model + 1))
+        layout.penalise(within, l1, l2)
+
+    def run(self, block, order, step_sizes):
+        for layout, sizes in zip(self._layouts, step_sizes, strict=False):  # of CSR, a layout a model
+            layout.prepare(sizes.ravel())
+        losses = _kernels.run_epochs(
+            self._backend._place(block).data,
+            [layout.model for layout in self._layouts],
+            [layout.scratch for layout in self._layouts],
+            [layout.lags for layout in self._layouts],
+            order,
+            np.ascontiguousarray(step_sizes.transpose(1, 2, 0)),
+            self._batch_size,
+            self.n_threads,
+            self._backend.isa,
+        )
+        return losses.T
+
+    def parameters(self, models=slice(None)):
+        return self._pair(models, "coefficients", 0)
+
+    def velocity(self, models=slice(None)):
+        return self._pair(models, "coefficients_velocity", 1)
+
+    def _pair(self, models, coefficients, i):
+        layouts, within = self._of(models)
+        coef = np.concatenate([getattr(layout, coefficients)()[within] for layout in layouts])
+        return coef, np.concatenate([layout.intercept[i, within] for layout in layouts])

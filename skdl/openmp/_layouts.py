@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 
 from skdl import _kernels
-from skdl._backends import ceil_div, lag_tables
+from skdl._backends import ceil_div, lag_tables, pair_or_zeros
 from skdl.openmp import _memory, _threads
 from skdl.openmp._memory import padded
 
@@ -66,108 +66,137 @@ def csr_outputs(n_outputs):
 
 
 class DenseLayout:
-    """Coefficients and their velocity (n_outputs, ld), with features padded to whole blocks of columns, which threads share."""
+    """Models side by side: coefficients and their velocity (n_models * n_outputs, ld).
 
-    l1 = l2 = None
+    Features are padded to whole blocks of columns, which threads share. A chunk, and with it the order of every sum, follows
+    from one model's shapes.
+    """
 
-    def __init__(self, backend, coef, velocity, mean, scale, *, batch_size, momentum):
-        self.n_features, n_outputs, self.dtype = backend.n_features, backend.n_outputs, backend.dtype
-        self.block, dtype = backend.column_block, self.dtype
-        ld = self.block[-1]
-        n_blocks = len(self.block) - 1
-        row_bytes = (ld + (n_blocks + 1) * n_outputs) * dtype.itemsize
-        self.chunk = chunk_rows(batch_size, row_bytes, n_outputs * ld * dtype.itemsize)
-        self.packed_size = self.chunk * ld
-        useful = _threads.useful_threads(4 * self.chunk * self.n_features * (n_outputs + CONVERSION))
+    lags = None
+
+    def __init__(self, backend, parameters, velocity, mean, scale, l1, l2, *, momentum, fit_intercept, batch_size):
+        self.n_features, self.dtype, self.block = backend.n_features, backend.dtype, backend.column_block
+        n_models, n_outputs, ld, n_blocks = len(momentum), backend.n_outputs, self.block[-1], len(self.block) - 1
+        self.shape = n_models, n_outputs, ld
+        row_bytes = (ld + (n_blocks + 1) * n_outputs) * self.dtype.itemsize
+        chunk = chunk_rows(batch_size, row_bytes, n_outputs * ld * self.dtype.itemsize)
+        useful = _threads.useful_threads(4 * chunk * self.n_features * (n_models * n_outputs + CONVERSION))
         self.n_threads = _threads.threads(backend.n_jobs, useful)
-        self.coef = self._padded(coef, (n_outputs, ld), dtype)
-        keeps_gradient = momentum > 0 or self.chunk < batch_size
-        self.velocity = self._padded(velocity, (n_outputs, ld), dtype) if keeps_gradient else None
-        self.mean, self.scale = self._per_feature(mean), self._per_feature(scale)
-        self.lags = None
+        coef, intercept = pair_or_zeros(parameters)
+        coef_velocity, intercept_velocity = pair_or_zeros(velocity)
+        self._coef = self._padded(coef)
+        keeps_gradient = momentum.any() or chunk < batch_size
+        self._velocity = self._padded(coef_velocity) if keeps_gradient else None
+        self.intercept = np.zeros((2, n_models, n_outputs), self.dtype)
+        self.intercept[0], self.intercept[1] = intercept, intercept_velocity
+        self._penalties = self._per_feature(l1), self._per_feature(l2)
+        self.model = _kernels.Model(
+            self._coef,
+            self.intercept,
+            self._velocity,
+            self._per_feature(mean),
+            self._per_feature(scale),
+            *self._penalties,
+            momentum,
+            fit_intercept,
+        )
+        self.scratch = _kernels.Scratch(
+            chunk,
+            self.block,
+            _memory.zeros((chunk * ld,), self.dtype),
+            _memory.zeros(((n_blocks + 1) * n_models * n_outputs * chunk,), self.dtype),
+            _memory.zeros((n_models * chunk,), self.dtype),
+        )
+
+    def _padded(self, a):
+        n_models, n_outputs, ld = self.shape
+        if np.ndim(a) == 0:
+            return _memory.zeros((n_models * n_outputs, ld), self.dtype)
+        return _memory.pad_columns(a.reshape(n_models * n_outputs, self.n_features), ld, self.dtype)
 
     def _per_feature(self, a):
-        return None if a is None else _memory.pad_columns(np.atleast_2d(a), self.block[-1], self.dtype)[0]
+        return None if a is None else _memory.pad_columns(np.atleast_2d(a), self.block[-1], self.dtype)
 
-    def penalise(self, l1, l2):
-        """Take penalties as `Backend.start` gets them. A model reads them where they were first."""
-        for name, strength in (("l1", l1), ("l2", l2)):
-            if getattr(self, name) is None:
-                setattr(self, name, self._per_feature(strength))
-            elif strength is not None:
-                getattr(self, name)[: self.n_features] = strength[0]
-
-    @staticmethod
-    def _padded(a, shape, dtype):
-        return _memory.pad_columns(a, shape[1], dtype) if np.ndim(a) else _memory.zeros(shape, dtype)
+    def penalise(self, models, *strengths):
+        """Take penalties (n_features,) of some models, where these had any."""
+        for penalty, strength in zip(self._penalties, strengths, strict=True):
+            if strength is not None:
+                penalty[models, : self.n_features] = strength
 
     def prepare(self, step_sizes):
         """What an epoch needs beside `step_sizes`: nothing."""
 
     def coefficients(self):
-        """A copy (n_outputs, n_features)."""
-        return self.coef[:, : self.n_features].copy()
+        """Those of all models (n_models, n_outputs, n_features), in place."""
+        return self._coef.reshape(self.shape)[..., : self.n_features]
 
     def coefficients_velocity(self):
         """The same of their velocity."""
-        velocity = np.zeros_like(self.coef) if self.velocity is None else self.velocity
-        return velocity[:, : self.n_features].copy()
+        velocity = np.zeros_like(self._coef) if self._velocity is None else self._velocity
+        return velocity.reshape(self.shape)[..., : self.n_features]
 
 
 class CSRLayout:
-    """Pieces of memory (n_features, 2, outputs) for some of the outputs each, with the coefficients and their velocity.
+    """One model, in pieces of memory (n_features, 2, outputs) for some of the outputs each: coefficients and their velocity.
 
     Outputs are padded to ld. Threads share the blocks of features of each piece. Features that do not occur in a minibatch take
     their steps when they next occur: `lags`.
     """
 
-    mean = scale = l1 = l2 = velocity = None
-
-    def __init__(self, backend, coef, velocity, mean, scale, *, batch_size, momentum):
+    def __init__(self, backend, parameters, velocity, mean, scale, l1, l2, *, momentum, fit_intercept, batch_size):
         self.n_features, self.n_outputs, dtype = backend.n_features, backend.n_outputs, backend.dtype
-        self.momentum = momentum
         n_outputs, row_values = backend.n_outputs, backend.row_values
-        ld = csr_outputs(n_outputs)
-        self.block = backend.column_block
-        n_blocks = len(self.block) - 1
-        self.packed_size = n_blocks * _kernels.PAD * ld
-        self.chunk = chunk_rows(batch_size, (n_blocks + 1) * n_outputs * dtype.itemsize + int(8 * row_values))
-        self.piece = _memory.even_parts(ld, ceil_div(ld, PIECE_OUTPUTS)).clip(max=ld)
-        n_units = n_blocks * (len(self.piece) - 1)
-        useful = _threads.useful_threads(self.chunk * row_values * (SPARSE_VALUE + SPARSE_OUTPUT * ld))
+        ld, block = csr_outputs(n_outputs), backend.column_block
+        n_blocks = len(block) - 1
+        [self._momentum] = momentum
+        chunk = chunk_rows(batch_size, (n_blocks + 1) * n_outputs * dtype.itemsize + int(8 * row_values))
+        self._piece = _memory.even_parts(ld, ceil_div(ld, PIECE_OUTPUTS)).clip(max=ld)
+        n_units = n_blocks * (len(self._piece) - 1)
+        useful = _threads.useful_threads(chunk * row_values * (SPARSE_VALUE + SPARSE_OUTPUT * ld))
         self.n_threads = _threads.threads(backend.n_jobs, min(useful, n_units))
-        self.feature = _memory.zeros((len(self.piece) - 1, self.n_features), feature_dtype(dtype))
-        self.feature["scale"] = 1 if scale is None else scale
-        self.lags = _kernels.Lags(self.piece, self.feature)
-        self.coef = _memory.zeros((2 * self.n_features, ld), dtype)
-        for outputs, memory in self._pieces():
-            for i, given in enumerate((coef, velocity)):
-                if np.ndim(given):  # else they are zeros
-                    memory[:, i, : len(given[outputs])] = given[outputs].T
-
-    def penalise(self, l1, l2):
-        """Take these penalties, as `Backend.start` and `Backend.penalise` get them."""
+        self._feature = _memory.zeros((len(self._piece) - 1, self.n_features), feature_dtype(dtype))
+        self._feature["scale"] = 1 if scale is None else scale
+        self.lags = _kernels.Lags(self._piece, self._feature)
         self.lags.set_l1(l1 is not None)
+        self.penalise(slice(None), *(None if strength is None else strength[0] for strength in (l1, l2)))
+        self._coef = _memory.zeros((2 * self.n_features, ld), dtype)
+        self.intercept = np.zeros((2, 1, n_outputs), dtype)
+        for i, pair in enumerate((parameters, velocity)):
+            if pair is not None:  # else they are zeros
+                [coef], self.intercept[i] = pair
+                for outputs, memory in self._pieces():
+                    memory[:, i, : len(coef[outputs])] = coef[outputs].T
+        self.model = _kernels.Model(self._coef, self.intercept, momentum=momentum, fit_intercept=fit_intercept)
+        self.scratch = _kernels.Scratch(
+            chunk,
+            block,
+            _memory.zeros((n_blocks * _kernels.PAD * ld,), dtype),
+            _memory.zeros(((n_blocks + 1) * n_outputs * chunk,), dtype),
+            _memory.zeros((chunk,), dtype),
+        )
+
+    def penalise(self, models, l1, l2):
+        """Take penalties (n_features,) of the model."""
         for name, strength in (("l1", l1), ("l2", l2)):
             if strength is not None:
-                [self.feature[name]] = strength
+                self._feature[name] = strength
 
     def prepare(self, step_sizes):
         """The tables of an epoch with these step sizes."""
-        self.lags.set_tables(**lag_tables(step_sizes, self.momentum))
+        self.lags.set_tables(**lag_tables(step_sizes, self._momentum))
 
     def _pieces(self):
         """Outputs, and their piece of memory, in which padding may follow them."""
-        memory = self.coef.reshape(-1)
-        for c0, c1 in pairwise(self.piece):
+        memory = self._coef.reshape(-1)
+        for c0, c1 in pairwise(self._piece):
             piece = memory[2 * self.n_features * c0 : 2 * self.n_features * c1]
             yield slice(c0, c1), piece.reshape(self.n_features, 2, c1 - c0)
 
     def _unpacked(self, i):
-        return np.concatenate([memory[:, i].T for _, memory in self._pieces()])[: self.n_outputs]
+        return np.concatenate([memory[:, i].T for _, memory in self._pieces()])[np.newaxis, : self.n_outputs]
 
     def coefficients(self):
-        """A copy (n_outputs, n_features)."""
+        """A copy (1, n_outputs, n_features)."""
         return self._unpacked(0)
 
     def coefficients_velocity(self):

@@ -97,7 +97,7 @@ class Predictor:
         )
         return _kernels.predict(
             product.data,
-            _kernels.Model(product.coef, intercept[np.newaxis], trains=False),
+            _kernels.Model(product.coef, intercept[np.newaxis, np.newaxis], trains=False),
             scratch,
             self.rows,
             product.place,
