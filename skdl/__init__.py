@@ -7,7 +7,14 @@
 """
 
 from skdl._classifier import SoftmaxRegressionClassifier
+from skdl._search import SoftmaxRegressionClassifierCV, one_standard_error
 from skdl._show_versions import show_versions
 from skdl._version import __version__
 
-__all__ = ["SoftmaxRegressionClassifier", "__version__", "show_versions"]
+__all__ = [
+    "SoftmaxRegressionClassifier",
+    "SoftmaxRegressionClassifierCV",
+    "__version__",
+    "one_standard_error",
+    "show_versions",
+]

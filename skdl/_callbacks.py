@@ -1,43 +1,73 @@
 """The bridge to scikit-learn's callbacks. Nothing else in skdl knows of sklearn.callback, which is experimental."""
 
+from contextlib import contextmanager
+
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 
 from skdl._sgd import EpochHooks
 
-__all__ = ["CallbackHooks", "CallbackSupportMixin", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "Task", "with_callbacks"]
+
+
+class Task:
+    """A task of a fit, as callbacks are told of it. Its tasks are its epochs, or the folds of a search, whose tasks are those."""
+
+    def __init__(self, context, estimator, data):
+        self._context, self._estimator, self._data = context, estimator, data
+        # Without callbacks nobody is called: the attribute is scikit-learn's own, whatever its name.
+        self.watches = any(value for name, value in vars(estimator).items() if "callbacks" in name)
+        context.call_on_fit_task_begin(estimator=estimator, **data)
+
+    @classmethod
+    def of_fit(cls, estimator, n_tasks, **data):
+        """The whole of an estimator's fit; `data` are what callbacks may ask for: X, y, metadata."""
+        return cls(estimator._init_callback_context(max_subtasks=n_tasks), estimator, data)
+
+    def part(self, name, n_tasks):
+        """A task in this one."""
+        return Task(self._context.subcontext(task_name=name, max_subtasks=n_tasks), self._estimator, self._data)
+
+    def epochs(self, estimator, fitted):
+        """Hooks that make a task of each epoch; `fitted` are attributes that a model has beside coef_ and intercept_."""
+        return CallbackHooks(self._context, estimator, fitted, self._data) if self.watches else EpochHooks()
+
+    @contextmanager
+    def fit_of(self, estimator):
+        """The fit of another estimator as a task in this one."""
+        context = self._context.subcontext(task_name="refit")
+        with context.propagate_callback_context(estimator):
+            context.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+            yield
+        context.call_on_fit_task_end(estimator=self._estimator, **self._data)
+
+    def close(self):
+        self._context.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes={}, **self._data)
 
 
 class CallbackHooks(EpochHooks):
-    """One task an epoch. `fitted` are attributes that a model of this moment has beside coef_ and intercept_."""
+    """One task an epoch."""
 
-    def __init__(self, estimator, n_epochs, fitted, **data):
-        self.estimator, self.fitted, self.data = estimator, fitted, data
-        # Without callbacks nobody is called: the attribute is scikit-learn's own, whatever its name.
-        self.watches = any(value for name, value in vars(estimator).items() if "callbacks" in name)
-        self.fit_context = estimator._init_callback_context(max_subtasks=n_epochs)
-        self.fit_context.call_on_fit_task_begin(estimator=estimator, **data)
+    watches = True
+
+    def __init__(self, parent, estimator, fitted, data):
+        self._parent, self._estimator, self._fitted, self._data = parent, estimator, fitted, data
 
     def _attributes(self, current):
         """A function that makes the fitted attributes of this moment, if a callback asks for them."""
 
         def attributes():
             coef, intercept = current()
-            return {**self.fitted, "coef_": coef, "intercept_": intercept}
+            return {**self._fitted, "coef_": coef, "intercept_": intercept}
 
         return attributes
 
     def begin(self, current):
-        if not self.watches:
-            return
-        self.context = self.fit_context.subcontext(task_name="epoch")
-        self.context.call_on_fit_task_begin(
-            estimator=self.estimator, reconstruction_attributes=self._attributes(current), **self.data
+        self._context = self._parent.subcontext(task_name="epoch")
+        self._context.call_on_fit_task_begin(
+            estimator=self._estimator, reconstruction_attributes=self._attributes(current), **self._data
         )
 
     def end(self, current):
-        return self.watches and self.context.call_on_fit_task_end(
-            estimator=self.estimator, reconstruction_attributes=self._attributes(current), **self.data
+        return self._context.call_on_fit_task_end(
+            estimator=self._estimator, reconstruction_attributes=self._attributes(current), **self._data
         )
-
-    def close(self):
-        self.fit_context.call_on_fit_task_end(estimator=self.estimator, reconstruction_attributes={}, **self.data)

@@ -1,28 +1,22 @@
 """The estimator: public methods and their documentation. What they do is `_validation`, `_sgd` and `_softmax`."""
 
 import warnings
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 
-import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import ConvergenceWarning, InconsistentVersionWarning
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted
 
-from skdl import _softmax, _validation
-from skdl._auto import auto_epochs
-from skdl._backends import compute_dtype, get_backend
-from skdl._callbacks import CallbackHooks, CallbackSupportMixin, with_callbacks
+from skdl import _validation
+from skdl._callbacks import CallbackSupportMixin, Task, with_callbacks
 from skdl._data import InMemory
+from skdl._model import SoftmaxModel
 from skdl._parameters import check
-from skdl._sgd import solve, with_model_axis
-from skdl._stream import Stream, stream_of_0_1
-from skdl._version import __version__
+from skdl._problem import Problem, pose
+from skdl._sgd import solve
+from skdl._stream import Stream
 
 
-class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEstimator):
+class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     r"""Softmax regression (multinomial logistic regression) trained by minibatch SGD.
 
     Minimises, over W = `coef_` and b = `intercept_`,
@@ -316,50 +310,23 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
                 _validation.check_warm_start(self, classes, X.shape[1])
                 start = self.coef_, self.intercept_
             weight = _validation.check_weight(sample_weight, len(y))
-            totals = _validation.class_totals(weight, y, classes)
-            weight = _validation.combined_weight(options.class_weight, weight, y, classes)
-            rows = _validation.used_rows(weight, len(y))
-            _validation.check_classes_left(y[rows], len(classes), "sample_weight and class_weight leave")
             held_out = _validation.validate_held_out(self, X_val, y_val, sample_weight_val, classes)
-            if options.early_stopping and held_out is None:
-                rows, rows_val = _validation.hold_out(rows, y, options.validation_fraction, options.random_state)
-                reason = f"validation_fraction={options.validation_fraction:g} leaves"
-                _validation.check_classes_left(y[rows], len(classes), reason)
-                held_out = X, y[rows_val], None if weight is None else weight[rows_val], rows_val
-            if not options.shuffle:
-                _validation.warn_of_sorted_rows(y[rows], len(classes), options.batch_size)
-            if options.max_iter == "auto":
-                options = replace(options, max_iter=auto_epochs(len(rows), options.batch_size), may_hold=True)
-            hooks = CallbackHooks(
-                self,
-                options.max_iter,
-                {"classes_": classes},
-                X=X,
-                y=y_given,
-                metadata={"sample_weight": sample_weight},
-            )
-            source = InMemory(X, y, weight, rows)
-            backend = _backend(options, source, _softmax.n_outputs(len(classes)))
+            problem = pose(options, X, y, classes, weight, held_out=held_out)
+            metadata = {"sample_weight": sample_weight}
+            task = Task.of_fit(self, problem.options.max_iter, X=X, y=y_given, metadata=metadata)
+            backend = problem.backend()
             solution = solve(
-                source,
-                options,
+                problem.source,
+                problem.options,
                 backend,
                 start=start,
-                validate=None if held_out is None else _validator(backend, *held_out),
-                hooks=hooks,
+                validate=problem.validator(backend),
+                hooks=task.epochs(self, {"classes_": classes}),
             )
-            history = solution.history
             if solution.advice:
                 warnings.warn(solution.advice, ConvergenceWarning, stacklevel=3)
-            for name in ("validation_loss_curve_", "validation_scores_"):
-                vars(self).pop(name, None)
-            solution.stream = solution.stream.with_classes(totals)
-            of_epochs = {"n_iter_": len(history.loss_curve), "loss_curve_": history.loss_curve}
-            if held_out is not None:
-                of_epochs["validation_loss_curve_"] = history.validation_loss_curve
-                of_epochs["validation_scores_"] = history.validation_scores
-            self._store(solution, classes, features, of_epochs)
-            hooks.close()
+            self._store_fit(solution, problem, features)
+            task.close()
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
@@ -411,7 +378,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             solution = solve(
                 source,
                 options,
-                _backend(options, source, _softmax.n_outputs(len(classes))),
+                Problem(source, options, classes, stream.class_totals, held_out=None).backend(),
                 epoch=n_iter,
                 start=None if first else (self.coef_, self.intercept_),
                 stream=stream,
@@ -419,10 +386,6 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             curve = [*getattr(self, "loss_curve_", []), *solution.history.loss_curve]
             self._store(solution, classes, features, {"n_iter_": n_iter + 1, "loss_curve_": curve})
         return self
-
-    def _features(self):
-        """What validation has set."""
-        return {name: vars(self)[name] for name in ("n_features_in_", "feature_names_in_") if name in vars(self)}
 
     def _store(self, solution, classes, features, of_epochs):
         """Set all fitted attributes at once: fits in several threads may end in any order, but a model is of one of them."""
@@ -437,142 +400,3 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, ClassifierMixin, BaseEst
             **features,
             **of_epochs,
         )
-
-    @contextmanager
-    def _unchanged_on_error(self):
-        """Put the fitted attributes back if anything goes wrong, a KeyboardInterrupt included."""
-
-        def fitted_attributes():
-            return {name: value for name, value in vars(self).items() if name.endswith("_") or name == "_stream"}
-
-        fitted = fitted_attributes()
-        try:
-            yield
-        except BaseException:
-            for name in fitted_attributes():
-                delattr(self, name)
-            vars(self).update(fitted)
-            raise
-
-    # ---- prediction
-
-    def _predicted(self, X, output):
-        """One of `_softmax.OUTPUTS` for the rows of X."""
-        check_is_fitted(self)
-        X = _validation.validate_prediction(self, X)
-        n_outputs = _softmax.n_outputs(len(self.classes_))
-        _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
-        try:
-            backend_class = get_backend(self.backend)
-        except ImportError:  # PyOpenCL's; a fitted model is NumPy arrays, which need it no more
-            backend_class = get_backend("openmp")
-        backend = backend_class(InMemory(X), n_outputs, n_jobs=self.n_jobs, device=self.device)
-        [result], finite = backend.predictor(X)(with_model_axis((self.coef_, self.intercept_)), output)
-        if not finite:
-            if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
-                raise ValueError("coef_ or intercept_ contains NaN or infinity: this model needs finite numbers.")
-            dtype = np.result_type(compute_dtype(X.dtype), self.coef_)
-            raise ValueError(f"X is too large for this model: a logit overflows {dtype}.")
-        return result
-
-    def decision_function(self, X):
-        """Logits W x + b.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
-            With two classes, > 0 means the second one. float64 where X or the coefficients are, else float32.
-        """
-        return _softmax.decision_values(self._predicted(X, "logits"))
-
-    def predict(self, X):
-        """The most probable class of each row.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        y : ndarray of shape (n_samples,)
-            Labels, of the type of `classes_`.
-        """
-        numbers = self._predicted(X, "classes")
-        return self.classes_[numbers]
-
-    def predict_proba(self, X):
-        """Probabilities of the classes: the softmax of the logits, computed in float64.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n_samples, n_classes)
-            In the order of `classes_`, of the type of `decision_function`.
-        """
-        return self._predicted(X, "probabilities")
-
-    def predict_log_proba(self, X):
-        """Logarithms of the probabilities, precise where a probability itself would be 0.
-
-        Parameters
-        ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
-
-        Returns
-        -------
-        log_probabilities : ndarray of shape (n_samples, n_classes)
-        """
-        return self._predicted(X, "log_probabilities")
-
-    # ---- persistence
-
-    def __getstate__(self):
-        return {**super().__getstate__(), "_skdl_version": __version__}
-
-    def __setstate__(self, state):
-        state = dict(state)
-        version = state.pop("_skdl_version", "unknown")
-        if version != __version__:
-            warnings.warn(
-                InconsistentVersionWarning(
-                    estimator_name=type(self).__name__,
-                    current_sklearn_version=f"{__version__} of skdl",
-                    original_sklearn_version=f"{version} of skdl",
-                ),
-                stacklevel=2,
-            )
-        if isinstance(state.get("_stream"), tuple):  # as version 0.1.0 wrote it
-            state["_stream"] = stream_of_0_1(*state["_stream"])
-        for name, value in {"standardize": False, "half_life": None}.items():  # which 0.1.0 did not have
-            state.setdefault(name, value)
-        super().__setstate__(state)
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        return tags
-
-
-def _backend(options, source, n_outputs):
-    return get_backend(options.backend)(source, n_outputs, n_jobs=options.n_jobs, device=options.device)
-
-
-def _validator(backend, X, y, weight, rows):
-    """A function of (coef, intercept): loss and accuracy on a validation set, which is placed once.
-
-    It is placed when it is first needed, so that the rows to train on have the first claim to a device's memory.
-    """
-    predictor = cache(lambda: backend.predictor(X, rows, y.astype(np.int32)))
-
-    def validate(coef, intercept):
-        [(losses, correct)], _ = predictor()(with_model_axis((coef, intercept)), "losses")
-        return np.average(losses, weights=weight), np.average(correct, weights=weight)
-
-    return validate

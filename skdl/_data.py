@@ -22,11 +22,12 @@ class Block(NamedTuple):
 class InMemory:
     """Data in memory: one block, of which `rows` are visited (None: all). Without y it can only be predicted.
 
-    A weight of 2 stands for two rows, so `total_weight` is the number of rows that the data stand for.
+    A weight of 2 stands for two rows, so `total_weight` is the number of rows that the data stand for. is_finite: whether X is
+    known to be.
     """
 
-    def __init__(self, X, y=None, weight=None, rows=None):
-        self.n_samples, self._rows, self._order = X.shape[0], rows, None
+    def __init__(self, X, y=None, weight=None, rows=None, *, is_finite=False):
+        self.n_samples, self._rows, self._order, self._is_finite = X.shape[0], rows, None, is_finite
         self._hold(X)
         self.total_weight = None if y is None else float(self.n_rows)
         if weight is not None:
@@ -115,12 +116,13 @@ class InMemory:
         """`Statistics` of the columns, over some of the rows (None: all); ValueError where X is not finite."""
         statistics = backend.statistics(self.block, self.rows if rows is None else rows)
         if rows is None:
-            check_finite(self.block.X, statistics, complete=self.n_rows == self.n_samples)
+            check_finite(self.block.X, statistics, complete=self._is_finite or self.n_rows == self.n_samples)
         return statistics._replace(total_weight=self.total_weight)
 
     def check_finite(self):
         """ValueError where X is not finite."""
-        check_finite(self.block.X)
+        if not self._is_finite:
+            check_finite(self.block.X)
 
     def restarted(self):
         """A source that visits the same rows, before its first epoch."""

@@ -132,7 +132,7 @@ def spans_little(source, options, n_outputs):
     epochs = EXPECTED * options.max_iter
     of_turned = 4 * n * n * (k + DENSE_VALUE)
     if source.is_sparse:
-        occurrences = np.bincount(source.block.X.indices, minlength=d).astype(float)
+        occurrences = np.bincount(source.block.X[source.rows].indices, minlength=d).astype(float)
         of_turn, of_epoch = CSR_PRODUCT * (occurrences**2).sum(), 4 * n * source.row_values * (k + CSR_VALUE)
     else:
         of_turn, of_epoch = 2 * n * n * d, 4 * n * d * (k + DENSE_VALUE)

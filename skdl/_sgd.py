@@ -126,14 +126,14 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if stream is not None:
         plan = make_plan(Survey(source, backend, stream), options)
         return train_part(plan, source, options, order_generator(options, epoch), start, stream)
-    [solution] = solve_all(source, [options], backend, start=start, validate=validate, hooks=hooks)
+    [solution] = solve_all(source, [options], backend, [hooks], start=start, validate=validate)
     if isinstance(solution, ValueError):
         raise solution
     return solution
 
 
-def solve_all(source, candidates, backend, *, start=None, validate=None, hooks=None):
-    """A model of the same rows for each of the candidates, which are `Options`; the rest is as for `solve`.
+def solve_all(source, candidates, backend, hooks, *, start=None, validate=None):
+    """A model of the same rows for each of the candidates, which are `Options` with `EpochHooks` or None; see `solve`.
 
     Returns for each its `Solution`, or the ValueError that it ended with. Each is what `solve` gives for it alone, to the bit.
     Candidates that see the same minibatches train side by side.
@@ -147,7 +147,7 @@ def solve_all(source, candidates, backend, *, start=None, validate=None, hooks=N
         smaller, start = columns.select(source), start and (start[0][:, columns.columns], start[1])
     survey = Survey(smaller, backend if smaller is source else backend.for_source(smaller))
     results, groups = [None] * len(candidates), {}
-    for i, options in enumerate(candidates):
+    for i, (options, own_hooks) in enumerate(zip(candidates, hooks, strict=True)):
         try:
             plan = make_plan(survey, options, turns=start is None and (options.l1_ratio == 0 or options.alpha == 0))
         except ValueError as error:
@@ -155,7 +155,7 @@ def solve_all(source, candidates, backend, *, start=None, validate=None, hooks=N
             continue
         if columns is not None:
             plan.lift = columns.lifting(plan.lift)
-        groups.setdefault(what_minibatches_follow_from(plan), []).append((i, Course(plan, validate, hooks)))
+        groups.setdefault(what_minibatches_follow_from(plan), []).append((i, Course(plan, validate, own_hooks)))
     for group in groups.values():
         n_together = models_together(group[0][1].plan.backend)
         for first in range(0, len(group), n_together):

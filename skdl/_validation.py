@@ -280,7 +280,7 @@ def warn_of_sorted_rows(y, n_classes, batch_size):
             f"shuffle=False visits the rows in their order, in which labels change {changes} times (in a random order about "
             f"{mixed:.0f} times): the last rows that are visited weigh most. Shuffle the rows once, or set shuffle=True.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -1,0 +1,160 @@
+"""A fitted model: what it predicts, and how it is kept."""
+
+import warnings
+from contextlib import contextmanager
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.utils.validation import check_is_fitted
+
+from skdl import _softmax, _validation
+from skdl._backends import compute_dtype, get_backend
+from skdl._data import InMemory
+from skdl._sgd import with_model_axis
+from skdl._stream import stream_of_0_1
+from skdl._version import __version__
+
+
+class SoftmaxModel(ClassifierMixin, BaseEstimator):
+    """What estimators have in common whose fitted attributes are `coef_`, `intercept_`, `classes_` and so on."""
+
+    def _features(self):
+        """What validation has set."""
+        return {name: vars(self)[name] for name in ("n_features_in_", "feature_names_in_") if name in vars(self)}
+
+    def _store_fit(self, solution, problem, features):
+        """Set what a fit leaves."""
+        for name in ("validation_loss_curve_", "validation_scores_"):
+            vars(self).pop(name, None)
+        history = solution.history
+        solution.stream = solution.stream.with_classes(problem.class_totals)
+        of_epochs = {"n_iter_": len(history.loss_curve), "loss_curve_": history.loss_curve}
+        if problem.held_out is not None:
+            of_epochs["validation_loss_curve_"] = history.validation_loss_curve
+            of_epochs["validation_scores_"] = history.validation_scores
+        self._store(solution, problem.classes, features, of_epochs)
+
+    def _fitted_attributes(self):
+        return {name: value for name, value in vars(self).items() if name.endswith("_") or name == "_stream"}
+
+    @contextmanager
+    def _unchanged_on_error(self):
+        """Put the fitted attributes back if anything goes wrong, a KeyboardInterrupt included."""
+        fitted = self._fitted_attributes()
+        try:
+            yield
+        except BaseException:
+            for name in self._fitted_attributes():
+                delattr(self, name)
+            vars(self).update(fitted)
+            raise
+
+    # ---- prediction
+
+    def _predicted(self, X, output):
+        """One of `_softmax.OUTPUTS` for the rows of X."""
+        check_is_fitted(self)
+        X = _validation.validate_prediction(self, X)
+        n_outputs = _softmax.n_outputs(len(self.classes_))
+        _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
+        try:
+            backend_class = get_backend(self.backend)
+        except ImportError:  # PyOpenCL's; a fitted model is NumPy arrays, which need it no more
+            backend_class = get_backend("openmp")
+        backend = backend_class(InMemory(X), n_outputs, n_jobs=self.n_jobs, device=self.device)
+        return self._output_of(backend.predictor(X), output, X.dtype)
+
+    def _output_of(self, predictor, output, dtype):
+        """What a backend's predictor for data of this type finds."""
+        [result], finite = predictor(with_model_axis((self.coef_, self.intercept_)), output)
+        if not finite:
+            if not (np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all()):
+                raise ValueError("coef_ or intercept_ contains NaN or infinity: this model needs finite numbers.")
+            dtype = np.result_type(compute_dtype(dtype), self.coef_)
+            raise ValueError(f"X is too large for this model: a logit overflows {dtype}.")
+        return result
+
+    def decision_function(self, X):
+        """Logits W x + b.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
+            With two classes, > 0 means the second one. float64 where X or the coefficients are, else float32.
+        """
+        return _softmax.decision_values(self._predicted(X, "logits"))
+
+    def predict(self, X):
+        """The most probable class of each row.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        y : ndarray of shape (n_samples,)
+            Labels, of the type of `classes_`.
+        """
+        numbers = self._predicted(X, "classes")
+        return self.classes_[numbers]
+
+    def predict_proba(self, X):
+        """Probabilities of the classes: the softmax of the logits, computed in float64.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            In the order of `classes_`, of the type of `decision_function`.
+        """
+        return self._predicted(X, "probabilities")
+
+    def predict_log_proba(self, X):
+        """Logarithms of the probabilities, precise where a probability itself would be 0.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+
+        Returns
+        -------
+        log_probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        return self._predicted(X, "log_probabilities")
+
+    # ---- persistence
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "_skdl_version": __version__}
+
+    def __setstate__(self, state):
+        state = dict(state)
+        version = state.pop("_skdl_version", "unknown")
+        if version != __version__:
+            warnings.warn(
+                InconsistentVersionWarning(
+                    estimator_name=type(self).__name__,
+                    current_sklearn_version=f"{__version__} of skdl",
+                    original_sklearn_version=f"{version} of skdl",
+                ),
+                stacklevel=2,
+            )
+        if isinstance(state.get("_stream"), tuple):  # as version 0.1.0 wrote it
+            state["_stream"] = stream_of_0_1(*state["_stream"])
+        for name, value in {"standardize": False, "half_life": None}.items():  # which 0.1.0 did not have
+            state.setdefault(name, value)
+        super().__setstate__(state)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags

@@ -1,0 +1,649 @@
+"""A whole search in one pass: the candidates of a fold train side by side on the one X, and are scored on it in place."""
+
+import time
+import warnings
+from functools import cache, cached_property
+from inspect import signature
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
+from sklearn.utils import check_random_state
+
+from skdl import _validation
+from skdl._callbacks import CallbackSupportMixin, Task, with_callbacks
+from skdl._classifier import SoftmaxRegressionClassifier
+from skdl._model import SoftmaxModel
+from skdl._parameters import check
+from skdl._problem import pose
+from skdl._sgd import solve, solve_all
+
+# What a search may vary.
+SEARCHED = (
+    "lr", "batch_size", "max_iter", "lr_schedule", "momentum", "alpha", "l1_ratio", "standardize", "fit_intercept", "shuffle",
+    "tol", "n_iter_no_change", "early_stopping", "validation_fraction", "class_weight",
+)  # fmt: skip
+# And what is the same for all candidates.
+SHARED = ("backend", "device", "n_jobs", "random_state", "verbose")
+# The path of the default search: multiples of one alpha.
+ALPHAS = np.logspace(-2, 2, 9)
+
+
+class SoftmaxRegressionClassifierCV(CallbackSupportMixin, SoftmaxModel):
+    """Softmax regression with its parameters chosen by cross-validation, all candidates in one pass.
+
+    What :class:`~sklearn.model_selection.GridSearchCV` over :class:`SoftmaxRegressionClassifier` finds, to the bit, in a
+    fraction of its time and without its copies: a fold is an order of rows of the one X, and candidates that see the same
+    minibatches train side by side.
+
+    Parameters
+    ----------
+    param_grid : dict or list of dicts, default=None
+        Names of parameters and the values to try, as for GridSearchCV: of `lr`, `batch_size`, `max_iter`, `lr_schedule`,
+        `momentum`, `alpha`, `l1_ratio`, `standardize`, `fit_intercept`, `shuffle`, `tol`, `n_iter_no_change`,
+        `early_stopping`, `validation_fraction` and `class_weight`. None: nine values of `alpha`, from 0.01 to 100 times the
+        one that a fit on all rows has.
+    cv : int, cross-validation generator or iterable, default=None
+        The folds, as for GridSearchCV: None stands for five, stratified.
+    scoring : str, callable, list, tuple, set or dict, default=None
+        What to score held-out rows by, as for GridSearchCV; None: the accuracy. Scores are weighted by `sample_weight` where
+        the scorer takes it. A callable is given the rows of the X that was passed to `fit`.
+    refit : bool, str or callable, default=True
+        Whether to train the best candidate on all rows; of several scores, the name of the one that decides; or a function
+        of `cv_results_` that returns the index of the candidate to take, such as :func:`one_standard_error`.
+    return_train_score : bool, default=False
+        Whether to score the rows that a candidate was trained on, too.
+    error_score : "raise" or number, default=np.nan
+        The score of a candidate whose training fails, for example because it diverges; a FitFailedWarning says why. "raise":
+        the error is raised.
+    lr, batch_size, max_iter, lr_schedule, momentum, alpha, l1_ratio, standardize, fit_intercept, shuffle, tol, \
+n_iter_no_change, early_stopping, validation_fraction, class_weight, backend, device, n_jobs
+        As for :class:`SoftmaxRegressionClassifier`, with the same defaults: what `param_grid` does not vary.
+    random_state : int, RandomState or None, default=None
+        Seed of the orders of the rows, the same for each fit. Scores are those of GridSearchCV where it is an int.
+    verbose : int, default=0
+        Print a line for each fold if this is not 0.
+
+    Attributes
+    ----------
+    cv_results_ : dict of ndarrays
+        As that of GridSearchCV. A fold's time is shared evenly among its candidates.
+    best_index_ : int
+        The candidate that was chosen, where `refit` or a single score chooses one; likewise `best_params_` and, unless `refit`
+        is a function, `best_score_`, the mean of its scores.
+    best_estimator_ : SoftmaxRegressionClassifier
+        The chosen candidate, trained on all rows; only with `refit`, like all that follow.
+    coef_, intercept_, classes_, n_features_in_, feature_names_in_, n_iter_, loss_curve_, validation_loss_curve_, \
+validation_scores_, lr_, alpha_, scale_
+        Those of `best_estimator_`.
+    refit_time_ : float
+        Seconds of that fit.
+    n_splits_ : int
+        Number of folds.
+    scorer_ : callable or dict of callables
+        What scored.
+    multimetric_ : bool
+        Whether there were several scores.
+
+    See Also
+    --------
+    SoftmaxRegressionClassifier : One fit.
+    SearchDisplay.from_estimator : A picture of the scores.
+    sklearn.model_selection.GridSearchCV : The same for any estimator, one fit after the other.
+
+    Notes
+    -----
+    Candidates share minibatches where `batch_size`, `class_weight`, `fit_intercept`, `shuffle`, early stopping and ``lr="auto"``
+    or a number are the same; a path of `alpha`, numbers for `lr`, `l1_ratio`, `momentum` or `max_iter` cost least. A candidate
+    leaves the pass when its own fit would have ended. Beside X there are the models and their velocities, as many at a time as
+    the caches hold, and the rows' numbers.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skdl import SoftmaxRegressionClassifierCV
+    >>> X, y = load_digits(return_X_y=True)
+    >>> search = SoftmaxRegressionClassifierCV(random_state=0).fit(X[:1000], y[:1000])
+    >>> len(search.cv_results_["params"])
+    9
+    >>> search.score(X[1000:], y[1000:]) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        param_grid=None,
+        cv=None,
+        scoring=None,
+        refit=True,
+        return_train_score=False,
+        error_score=np.nan,
+        lr="auto",
+        batch_size=128,
+        max_iter="auto",
+        lr_schedule="cosine",
+        momentum=0.9,
+        alpha="auto",
+        l1_ratio=0.0,
+        standardize=True,
+        fit_intercept=True,
+        shuffle=True,
+        tol=1e-4,
+        n_iter_no_change=5,
+        early_stopping=False,
+        validation_fraction=0.1,
+        class_weight=None,
+        backend="openmp",
+        device=None,
+        n_jobs=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.param_grid = param_grid
+        self.cv = cv
+        self.scoring = scoring
+        self.refit = refit
+        self.return_train_score = return_train_score
+        self.error_score = error_score
+        self.lr = lr
+        self.batch_size = batch_size
+        self.max_iter = max_iter
+        self.lr_schedule = lr_schedule
+        self.momentum = momentum
+        self.alpha = alpha
+        self.l1_ratio = l1_ratio
+        self.standardize = standardize
+        self.fit_intercept = fit_intercept
+        self.shuffle = shuffle
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.backend = backend
+        self.device = device
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @with_callbacks
+    def fit(self, X, y, sample_weight=None, groups=None, *, X_val=None, y_val=None, sample_weight_val=None):
+        """Train and score all candidates, and train the best on all rows.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+            As for :meth:`SoftmaxRegressionClassifier.fit`. It is converted once, if at all.
+        y : array-like of shape (n_samples,)
+            Class labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights >= 0, in training and, where the scorer takes weights, in scores.
+        groups : array-like of shape (n_samples,), default=None
+            Groups for `cv`, for example :class:`~sklearn.model_selection.GroupKFold`.
+        X_val, y_val, sample_weight_val : like X, y, sample_weight, default=None
+            A validation set of your own, in place of folds: candidates are trained on all rows and scored on it. With
+            `early_stopping` it also decides when to stop.
+
+        Returns
+        -------
+        self : SoftmaxRegressionClassifierCV
+
+        Raises
+        ------
+        ValueError
+            If a parameter or the data are not valid, if all candidates fail, or, with ``error_score="raise"``, if one does.
+            The estimator stays as it was.
+
+        Warns
+        -----
+        FitFailedWarning
+            If some candidates fail.
+        ConvergenceWarning
+            If fits end far from their optimum, once for all of them.
+        """
+        base = {name: getattr(self, name) for name in (*SEARCHED, *SHARED)}
+        check(SoftmaxRegressionClassifier(**base))
+        _check_grid(self.param_grid)
+        with self._unchanged_on_error():
+            for name in self._fitted_attributes():
+                delattr(self, name)
+            data = Data(self, X, y, sample_weight, groups, (X_val, y_val, sample_weight_val))
+            if not isinstance(self.random_state, Integral):  # the same orders for all fits
+                base["random_state"] = check_random_state(self.random_state).randint(2**31 - 1)
+            grid = _path(base, data) if self.param_grid is None else self.param_grid
+            candidates = [Candidate(**{**base, "verbose": 0, **params}) for params in ParameterGrid(grid)]
+            scorers = Scorers(self.scoring, self.refit, self.error_score, candidates[0])
+            metadata = {"sample_weight": sample_weight}
+            task = Task.of_fit(self, len(data.folds) + bool(self.refit), X=data.X, y=data.y, metadata=metadata)
+            search = Pass(data, candidates, scorers, self.return_train_score, self.verbose)
+            outcomes = [search.run_fold(fold, task) for fold in data.folds]
+            self._store_results(grid, data, candidates, scorers, outcomes)
+            _warn_of_advice([outcome for fold in outcomes for outcome in fold])
+            if self.refit:
+                self._train_best({**base, **self.best_params_}, data, task)
+            task.close()
+        return self
+
+    def _store_results(self, grid, data, candidates, scorers, outcomes):
+        """Let GridSearchCV, whose estimator has trained already, make the tables and choose."""
+        refit = self.refit
+
+        def choose(results):
+            _set_times(results, outcomes)
+            return self.refit(results)
+
+        tables = GridSearchCV(
+            StandIn.of(outcomes, data, candidates),
+            grid,
+            scoring=StandIn.score_of,
+            refit=choose if callable(refit) else refit,
+            cv=[(fold.train, fold.test) for fold in data.folds],
+            error_score=self.error_score,
+            return_train_score=self.return_train_score,
+        ).fit(np.arange(len(data.all_numbers))[:, np.newaxis], data.all_numbers)
+        _set_times(tables.cv_results_, outcomes)
+        names = "cv_results_", "best_index_", "best_score_", "best_params_", "n_splits_", "multimetric_"
+        vars(self).update({name: getattr(tables, name) for name in names if hasattr(tables, name)})
+        self.scorer_ = scorers.scorer_
+
+    def _train_best(self, params, data, task):
+        """Train the chosen candidate on all rows."""
+        self.best_estimator_ = model = SoftmaxRegressionClassifier(**params)
+        given_val = dict(zip(("X_val", "y_val", "sample_weight_val"), data.given_val, strict=True))
+        begin = time.perf_counter()
+        with task.fit_of(model):
+            model.fit(data.given_X, data.given_y, data.given_weight, **(given_val if model.early_stopping else {}))
+        self.refit_time_ = time.perf_counter() - begin
+        vars(self).update({name: value for name, value in vars(model).items() if name.endswith("_")})
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "cv_results_")
+
+    def _predicted(self, X, output):
+        if self.__sklearn_is_fitted__() and not hasattr(self, "coef_"):
+            raise NotFittedError(
+                "This SoftmaxRegressionClassifierCV was fitted with refit=False: it has scores, but no model to predict with. "
+                "Set refit=True, or the name of a score."
+            )
+        return super()._predicted(X, output)
+
+
+def _check_grid(grid):
+    """Raise an error where a search cannot vary what param_grid says."""
+    if grid is None:
+        return
+    parts = [grid] if isinstance(grid, dict) else grid
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
+        raise TypeError(
+            f"param_grid is {grid!r}: expected a dict of names and lists of values, or a list of such dicts."
+        )
+    if not any(parts):
+        raise ValueError(f"param_grid={grid!r} is empty: expected at least one parameter and its values, or None.")
+    unknown = sorted({name for part in parts for name in part} - set(SEARCHED), key=str)
+    if unknown:
+        raise ValueError(
+            f"param_grid has {', '.join(map(repr, unknown))}, which a search cannot vary: expected {', '.join(SEARCHED)}."
+        )
+    ParameterGrid(parts)  # has errors of its own
+
+
+def _path(base, data):
+    """The default grid: multiples of the alpha of a fit on all rows."""
+    alpha = base["alpha"]
+    if alpha == "auto":
+        problem = data.problem(check(Candidate(**{**base, "verbose": 0})), data.classes, data.numbers)
+        backend = problem.backend()
+        alpha = solve(problem.source, problem.options, backend, validate=problem.validator(backend)).alpha
+    return {"alpha": sorted({float(alpha * factor) for factor in ALPHAS})}
+
+
+# ---- data and scores
+
+
+class Fold(NamedTuple):
+    """Numbers of rows; `test` counts on from those of X in the rows of a validation set."""
+
+    number: int
+    train: np.ndarray
+    test: np.ndarray
+
+
+class Data:
+    """What a search is given, checked and numbered once."""
+
+    def __init__(self, estimator, X, y, sample_weight, groups, given_val):
+        self.given_X, self.given_y, self.given_weight, self.given_val = X, y, sample_weight, given_val
+        self.X, self.y = _validation.validate_training(estimator, X, y, reset=True)
+        _validation.check_finite(self.X)
+        self.features = estimator._features()
+        self.classes, self.numbers = _validation.number_labels(self.y)
+        self.n_rows = len(self.numbers)
+        self.weight = _validation.check_weight(sample_weight, self.n_rows)
+        self.held_out = _validation.validate_held_out(estimator, *given_val, self.classes)
+        if self.held_out is None:
+            splitter = check_cv(estimator.cv, self.y, classifier=True)
+            splits = [tuple(map(_row_numbers, split)) for split in splitter.split(self.X, self.y, groups)]
+        elif estimator.cv is not None or groups is not None:
+            raise ValueError("cv or groups and X_val are given: candidates are scored either on folds or on X_val.")
+        else:
+            rows = np.arange(self.n_rows)
+            splits = [(rows, self.n_rows + np.arange(self.held_out[0].shape[0]))]
+        self.folds = [Fold(number, *split) for number, split in enumerate(splits)]
+
+    @property
+    def all_numbers(self):
+        """Class numbers of all rows, those of a validation set included."""
+        return self.numbers if self.held_out is None else np.concatenate([self.numbers, self.held_out[1]])
+
+    def problem(self, options, classes, numbers, rows=None):
+        """A fit of some rows (None: all), whose classes may be fewer than those of all."""
+        return pose(options, self.X, numbers, classes, self.weight, rows=rows, held_out=self.held_out, is_finite=True)
+
+    def renumbered(self, rows):
+        """The classes of some rows, and class numbers (n_samples,) among these."""
+        present = np.flatnonzero(np.bincount(self.numbers[rows], minlength=len(self.classes)))
+        if len(present) == len(self.classes):
+            return self.classes, self.numbers
+        if len(present) < 2:
+            raise ValueError(
+                f"the training rows of a fold hold one class only, {self.classes[present].tolist()[0]!r}: expected two at least. "
+                "Use fewer folds, or cv=StratifiedKFold(...)."
+            )
+        place = np.zeros(len(self.classes), dtype=np.intp)
+        place[present] = np.arange(len(present))
+        return self.classes[present], place[self.numbers]
+
+    def rows_to_score(self, backend, rows):
+        """The `Rows` of these numbers."""
+        if self.held_out is not None and len(rows) and rows[0] >= self.n_rows:
+            X, numbers, weight, _ = self.held_out
+            return Rows(backend, X, None, self.classes[numbers], weight, self.given_val[0])
+        weight = None if self.weight is None else self.weight[rows]
+        return Rows(backend, self.X, rows, self.y[rows], weight, self.given_X)
+
+
+def _row_numbers(rows):
+    """Those of a split, which may be a mask."""
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.int64)
+
+
+class Rows:
+    """Some rows to be scored, in place: scorers of scikit-learn pass them on to the model, which knows what they are."""
+
+    def __init__(self, backend, X, rows, y, weight, given):
+        self.y, self.weight, self.dtype = y, weight, X.dtype
+        self._rows, self._given, self._predictor = rows, given, cache(lambda: backend.predictor(X, rows))
+
+    def __len__(self):
+        return len(self.y)
+
+    def predicted(self, parameters, output):
+        """As a backend's predictor returns it."""
+        return self._predictor()(parameters, output)
+
+    @cached_property
+    def X(self):
+        """A copy, in the form in which it was given."""
+        X = np.asarray(self._given) if isinstance(self._given, list | tuple) else self._given
+        if self._rows is None:
+            return X
+        return X.iloc[self._rows] if hasattr(X, "iloc") else X[self._rows]
+
+
+class Candidate(SoftmaxRegressionClassifier):
+    """One of the estimators that a search compares; it predicts `Rows` where they are."""
+
+    def _predicted(self, X, output):
+        return self._output_of(X.predicted, output, X.dtype) if isinstance(X, Rows) else super()._predicted(X, output)
+
+
+class Scorers:
+    """What `scoring` stands for: one scorer, or several by name."""
+
+    def __init__(self, scoring, refit, error_score, estimator):
+        self._error_score, self._is_several = error_score, isinstance(scoring, list | tuple | set | dict)
+        check_scoring(estimator, scoring)  # raises an error where it is none
+        if self._is_several:
+            of_name = scoring if isinstance(scoring, dict) else {name: name for name in scoring}
+            if refit is not False and not callable(refit) and refit not in of_name:
+                raise ValueError(
+                    f"refit={refit!r} does not say which of several scores decides: expected one of {sorted(of_name)}, a function "
+                    "of cv_results_, or False."
+                )
+        else:
+            of_name = {"score": scoring}
+        self._scorers = {name: check_scoring(estimator, each) for name, each in of_name.items()}
+        self._by_name = {name for name, each in of_name.items() if each is None or isinstance(each, str)}
+
+    @property
+    def scorer_(self):
+        return self._scorers if self._is_several else self._scorers["score"]
+
+    def __call__(self, model, rows):
+        """The score of some `Rows`, or several by name; or the exception of a single scorer that fails."""
+        scores = {}
+        for name, scorer in self._scorers.items():
+            try:
+                scores[name] = _weighted(scorer, model, rows if name in self._by_name else rows.X, rows.y, rows.weight)
+            except Exception as error:
+                if not self._is_several:
+                    return error
+                if self._error_score == "raise":
+                    raise
+                scores[name] = self._error_score
+                warnings.warn(
+                    f"Scoring failed: the score {name!r} of {model} will be {self._error_score}. {error}", stacklevel=2
+                )
+        return scores if self._is_several else scores["score"]
+
+
+def _weighted(scorer, model, X, y, weight):
+    """A score, weighted where the scorer takes weights."""
+    if weight is None:
+        return scorer(model, X, y)
+    if hasattr(scorer, "set_score_request"):  # scikit-learn's take them for the metric, which may not
+        try:
+            return scorer(model, X, y, sample_weight=weight)
+        except TypeError:
+            return scorer(model, X, y)
+    if "sample_weight" in signature(scorer).parameters:
+        return scorer(model, X, y, sample_weight=weight)
+    return scorer(model, X, y)
+
+
+# ---- the pass
+
+
+class Outcome(NamedTuple):
+    """What became of a candidate in a fold."""
+
+    error: ValueError | None = None
+    test: object = None  # a score, several by name, or the exception of the scorer
+    train: object = None
+    fit_seconds: float = 0.0
+    score_seconds: float = 0.0
+    advice: str | None = None
+
+
+class Pass:
+    """All candidates, fold after fold."""
+
+    def __init__(self, data, candidates, scorers, return_train_score, verbose):
+        self.data, self.candidates, self.scorers, self.verbose = data, candidates, scorers, verbose
+        self.return_train_score = return_train_score
+
+    def run_fold(self, fold, task):
+        """The `Outcome` of each candidate."""
+        outcomes, groups = [Outcome()] * len(self.candidates), []
+        try:
+            classes, numbers = self.data.renumbered(fold.train)
+        except ValueError as error:
+            return [Outcome(error) for _ in outcomes]
+        for i, candidate in enumerate(self.candidates):
+            try:
+                self._join(groups, i, check(candidate), classes, numbers, fold)
+            except ValueError as error:
+                outcomes[i] = Outcome(error)
+        part = task.part("fold", sum(problem.options.max_iter for group in groups for _, problem in group))
+        for group in groups:
+            self._run_group(group, fold, part, outcomes)
+        part.close()
+        if self.verbose:
+            print(self._line(fold, outcomes))
+        return outcomes
+
+    def _join(self, groups, i, options, classes, numbers, fold):
+        """Put a candidate with those that train on the same rows of the same weight."""
+
+        def rows_follow_from(options):
+            held_out = options.early_stopping and (options.validation_fraction,)
+            return options.class_weight, held_out, options.shuffle
+
+        for group in groups:
+            _, problem = group[0]
+            if rows_follow_from(problem.options) == rows_follow_from(options):
+                group.append((i, problem.with_options(options)))
+                return
+        groups.append([(i, self.data.problem(options, classes, numbers, fold.train))])
+
+    def _run_group(self, group, fold, task, outcomes):
+        problem = group[0][1]
+        begin = time.perf_counter()
+        backend = problem.backend()
+        solutions = solve_all(
+            problem.source,
+            [own.options for _, own in group],
+            backend,
+            [task.epochs(self.candidates[i], {"classes_": problem.classes}) for i, _ in group],
+            validate=problem.validator(backend),
+        )
+        seconds = (time.perf_counter() - begin) / len(group)
+        test = self.data.rows_to_score(backend, fold.test)
+        train = self.data.rows_to_score(backend, fold.train) if self.return_train_score else None
+        for (i, own), solution in zip(group, solutions, strict=True):
+            if isinstance(solution, ValueError):
+                outcomes[i] = Outcome(solution, fit_seconds=seconds)
+                continue
+            model = clone(self.candidates[i])
+            model._store_fit(solution, own, self.data.features)
+            begin = time.perf_counter()
+            score = self.scorers(model, test)
+            score_seconds = time.perf_counter() - begin
+            outcomes[i] = Outcome(
+                None, score, train and self.scorers(model, train), seconds, score_seconds, solution.advice
+            )
+
+    def _line(self, fold, outcomes):
+        seconds = sum(outcome.fit_seconds + outcome.score_seconds for outcome in outcomes)
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        failures = f", {failed} of which failed" if failed else ""
+        return (
+            f"Fold {fold.number + 1} of {len(self.data.folds)}: {len(outcomes)} candidates{failures}, {seconds:.2f} s"
+        )
+
+
+def _warn_of_advice(outcomes):
+    """Tell once of fits that ended far from their optimum."""
+    advice = [outcome.advice for outcome in outcomes if outcome.advice]
+    if advice:
+        warnings.warn(
+            f"{len(advice)} of {len(outcomes)} fits ended far from their optimum. Of the first: {advice[0]}",
+            ConvergenceWarning,
+            stacklevel=4,
+        )
+
+
+# ---- the tables
+
+
+class StandIn(SoftmaxRegressionClassifier):
+    """Stands for an estimator before GridSearchCV, which makes the tables: training and scoring are over."""
+
+    @classmethod
+    def of(cls, outcomes, data, candidates):
+        stand_in = cls(**candidates[0].get_params())
+        stand_in.known = {
+            (_key(candidate), fold.train.tobytes()): (fold, of_fold[i])
+            for fold, of_fold in zip(data.folds, outcomes, strict=True)
+            for i, candidate in enumerate(candidates)
+        }
+        return stand_in
+
+    def __sklearn_clone__(self):
+        stand_in = StandIn(**self.get_params())
+        stand_in.known = self.known
+        return stand_in
+
+    def fit(self, rows, y):
+        self.fold, self.outcome = self.known.get((_key(self), rows.tobytes()), (None, Outcome()))
+        if self.outcome.error is not None:
+            raise self.outcome.error
+        return self
+
+    def score_of(self, rows, y):
+        """What scored, as a callable for GridSearchCV."""
+        score = self.outcome.test if np.array_equal(rows[:, 0], self.fold.test) else self.outcome.train
+        if isinstance(score, Exception):
+            raise score
+        return score
+
+
+def _key(estimator):
+    return repr(sorted(estimator.get_params().items()))
+
+
+def _set_times(results, outcomes):
+    """The seconds that folds really took, (n_folds, n_candidates)."""
+    for name in ("fit", "score"):
+        seconds = np.array([[getattr(outcome, f"{name}_seconds") for outcome in fold] for fold in outcomes])
+        results[f"mean_{name}_time"], results[f"std_{name}_time"] = seconds.mean(axis=0), seconds.std(axis=0)
+
+
+def one_standard_error(results):
+    """The candidate of the largest `alpha` whose score is within one standard error of the best: for ``refit``.
+
+    Scores of neighbours on a path of `alpha` hardly differ; of these, the model that the penalty holds most is the least likely
+    to have been chosen by chance [1]_.
+
+    Parameters
+    ----------
+    results : dict
+        `cv_results_` of a search over `alpha` with one score.
+
+    Returns
+    -------
+    index : int
+        Of the candidate in `results`.
+
+    References
+    ----------
+    .. [1] T. Hastie, R. Tibshirani and J. Friedman, "The Elements of Statistical Learning", 2009, section 7.10.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skdl import SoftmaxRegressionClassifierCV, one_standard_error
+    >>> X, y = load_iris(return_X_y=True)
+    >>> search = SoftmaxRegressionClassifierCV(refit=one_standard_error, random_state=0).fit(X, y)
+    >>> bool(search.best_index_ >= search.cv_results_["rank_test_score"].argmin())
+    True
+    """
+    if "param_alpha" not in results or "mean_test_score" not in results:
+        raise ValueError(
+            "one_standard_error needs a search over alpha with one score: it takes the largest alpha that is good."
+        )
+    alpha = np.ma.filled(np.ma.array(results["param_alpha"], dtype=object), None)
+    if not all(isinstance(value, Real) for value in alpha):
+        raise ValueError(f"one_standard_error needs a number for alpha in each candidate: they have {alpha.tolist()}.")
+    mean = np.nan_to_num(results["mean_test_score"], nan=-np.inf)
+    n_splits = sum(name.startswith("split") and name.endswith("_test_score") for name in results)
+    best = mean.argmax()
+    close = mean >= mean[best] - results["std_test_score"][best] / np.sqrt(n_splits)
+    candidates = np.flatnonzero(close)
+    return int(max(candidates, key=lambda i: (alpha[i], mean[i])))
