@@ -11,7 +11,8 @@ import warnings
 from importlib.util import find_spec
 from statistics import median
 
-from _timing import alternated, markdown
+from _machine import header
+from _timing import alternated, markdown, read_csv, write_csv
 
 NEEDS = {"PyTorch": "torch", "scikit-learn-intelex": "sklearnex", "cyanure": "cyanure"}
 
@@ -80,3 +81,17 @@ def report(rows):
         for line in table:
             del line["note"]
     markdown(table)
+
+
+def run(tables, file_name, args):
+    """Measure and show the tables that `args.only` names, and keep them in a file, where they replace what was there of them."""
+    warnings.simplefilter("ignore")
+    print(header())
+    path = args.out / file_name
+    rows = [r for r in read_csv(path) if r["table"] not in args.only] if path.exists() else []
+    for name in args.only:
+        print(f"\n{tables[name].__doc__}", flush=True)
+        found = list(measure(tables[name], args))
+        report(found)
+        rows += found
+        write_csv(path, rows)

@@ -19,15 +19,13 @@ import resource
 import subprocess
 import sys
 import time
-import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from _contenders import measure, report
+from _contenders import run
 from _data import images, text_counts
-from _machine import header
-from _timing import read_csv, seconds, write_csv
+from _timing import seconds
 from joblib.externals.loky import get_reusable_executor
 from scipy import sparse
 from sklearn import datasets
@@ -251,17 +249,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="NAME", help=", ".join(TABLES))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder of the table")
-    args = parser.parse_args()
-    warnings.simplefilter("ignore")
-    print(header())
-    path = args.out / "shapes.csv"
-    rows = [r for r in read_csv(path) if r["table"] not in args.only] if path.exists() else []
-    for name in args.only:
-        print(f"\n{TABLES[name].__doc__}", flush=True)
-        found = list(measure(TABLES[name], args))
-        report(found)
-        rows += found
-        write_csv(path, rows)
+    run(TABLES, "shapes.csv", parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ __all__ = ["CallbackSupportMixin", "Task", "with_callbacks"]
 
 
 class Task:
-    """A task of a fit, as callbacks are told of it. Its tasks are its epochs, or the folds of a search, whose tasks are those."""
+    """A task of a fit, as callbacks are told of it. Its own tasks are epochs; those of a search are folds, whose are epochs."""
 
     def __init__(self, context, estimator, data):
         self._context, self._estimator, self._data = context, estimator, data

@@ -180,23 +180,28 @@ def margin_factor(logits, y, weight, shares, untrained, n_rows):
     return float(np.exp(-SEPARABLE_POWER * low))
 
 
-class Evidence:
-    """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
+class Sample:
+    """Some of the rows, at which the updates of alpha look."""
 
-    def __init__(self, plan, n_rows):
-        source, scaling, backend = plan.seen, plan.standard, plan.backend
-        self._scaling, self._l1_ratio, self._due, self._ends_with_margins = scaling, plan.options.l1_ratio, [], False
-        self._q = np.ones(source.n_features) if plan.options.standardize else scaling.scale
-        self._n_rows = max(n_rows, 1.0)  # less is no row
+    def __init__(self, source, scaling, backend, *, standardize):
+        self.scaling, self.q = scaling, np.ones(source.n_features) if standardize else scaling.scale
         n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
         sample, weight = source.sample(rows)
-        U = _in_units_of(self._q, scaling.apply(sample))
-        self._spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows, scaling)
+        U = _in_units_of(self.q, scaling.apply(sample))
+        self.spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows, scaling)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
-        rows, self._weight = rows[:n_looked_at], weight[:n_looked_at]
-        self._y, self._squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
-        self._predict = backend.predictor(source.X, rows)
+        rows, self.weight = rows[:n_looked_at], weight[:n_looked_at]
+        self.y, self.squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
+        self.predict = backend.predictor(source.X, rows)
+
+
+class Evidence:
+    """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
+
+    def __init__(self, sample, l1_ratio, n_rows):
+        self._sample, self._l1_ratio, self._due, self._ends_with_margins = sample, l1_ratio, [], False
+        self._n_rows = max(n_rows, 1.0)  # less is no row
 
     def be_due(self, max_iter, n_batches, *, holds):
         """Spread the updates over the epochs, closer where the step holds at first; returns the epoch after the last."""
@@ -216,22 +221,23 @@ class Evidence:
         At the optimum the loss falls with the size of the model as fast as the penalty grows. Where it falls much faster, the
         model has hardly been trained, and tells nothing yet.
         """
+        sample = self._sample
         self._due = self._due[1:]
-        [logits], _ = self._predict((coef[np.newaxis], intercept[np.newaxis]))
+        [logits], _ = sample.predict((coef[np.newaxis], intercept[np.newaxis]))
         logits = logits.astype(np.float64)
-        coef = coef / self._scaling.scale * self._q * (self._scaling.mean_square > 0)
+        coef = coef / sample.scaling.scale * sample.q * (sample.scaling.mean_square > 0)
         strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio
         growth = strength * (coef**2).sum() + l1_strength * abs(coef).sum()
-        fall = -slope(logits, self._y, self._weight)
+        fall = -slope(logits, sample.y, sample.weight)
         untrained = UNTRAINED if self._l1_ratio == 0 else UNTRAINED_L1
         if growth == 0 or fall > untrained * growth:
             return alpha
-        curvature = _softmax.mean_curvature(logits, self._weight)
+        curvature = _softmax.mean_curvature(logits, sample.weight)
         if not self._due and self._ends_with_margins:
             # Of a row of any weight one is left out: a weight of 2 is two rows.
-            shares = self._spectrum.shares(self._squared_norm, curvature, strength, self._n_rows)
-            return alpha * margin_factor(logits, self._y, self._weight, shares, max(0.0, fall - growth), self._n_rows)
-        return float(by_evidence(alpha, coef, curvature, self._spectrum, self._n_rows, self._l1_ratio))
+            shares = sample.spectrum.shares(sample.squared_norm, curvature, strength, self._n_rows)
+            return alpha * margin_factor(logits, sample.y, sample.weight, shares, max(0.0, fall - growth), self._n_rows)
+        return float(by_evidence(alpha, coef, curvature, sample.spectrum, self._n_rows, self._l1_ratio))
 
 
 def _in_units_of(q, U):

@@ -7,7 +7,7 @@ import numpy as np
 
 from skdl import _softmax
 from skdl._auto import auto_lr, even_batch_size
-from skdl._evidence import Evidence, initial_alpha
+from skdl._evidence import Evidence, Sample, initial_alpha
 from skdl._reduction import RowSpace, spans_little
 from skdl._sampling import evenly_drawn, lengths, long_rows, may_hold_long_rows, with_bounded_leverage
 from skdl._scaling import Scaling, Statistics
@@ -76,6 +76,11 @@ class Survey:
         key = "drawn", id(seen), options.shuffle
         return self._once(key, evenly_drawn, seen, standard, length, shuffle=options.shuffle)
 
+    def sample(self, seen, standard, backend, options):
+        """The `Sample` that updates of alpha look at."""
+        key = "sample", id(seen), id(standard), options.standardize
+        return self._once(key, Sample, seen, standard, backend, standardize=options.standardize)
+
     def auto_lr(self, drawn, standard, *, batch_size, momentum, **how):
         """See `auto_lr`."""
         key = "lr", id(drawn), batch_size, momentum
@@ -133,7 +138,8 @@ def make_plan(survey, options, *, turns=False):
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
     plan = Plan(options, drawn, scaling, unit, statistics, standard, seen, backend, unit_of_x, lift)
     if has_evidence:
-        plan.evidence = Evidence(plan, source.total_weight)
+        sample = survey.sample(plan.seen, standard, backend, options)
+        plan.evidence = Evidence(sample, options.l1_ratio, source.total_weight)
     return plan
 
 

@@ -97,10 +97,10 @@ validation_scores_, lr_, alpha_, scale_
 
     Notes
     -----
-    Candidates share minibatches where `batch_size`, `class_weight`, `fit_intercept`, `shuffle`, early stopping and ``lr="auto"``
-    or a number are the same; a path of `alpha`, numbers for `lr`, `l1_ratio`, `momentum` or `max_iter` cost least. A candidate
-    leaves the pass when its own fit would have ended. Beside X there are the models and their velocities, as many at a time as
-    the caches hold, and the rows' numbers.
+    Candidates share minibatches where `batch_size`, `class_weight`, `fit_intercept`, `shuffle`, early stopping and
+    ``lr="auto"`` or a number are the same; a path of `alpha`, numbers for `lr`, `l1_ratio`, `momentum` or `max_iter` cost
+    least. A candidate leaves the pass when its own fit would have ended. Beside X there are the models and their velocities,
+    as many at a time as the caches hold, and the rows' numbers.
 
     Examples
     --------
@@ -351,8 +351,8 @@ class Data:
             return self.classes, self.numbers
         if len(present) < 2:
             raise ValueError(
-                f"the training rows of a fold hold one class only, {self.classes[present].tolist()[0]!r}: expected two at least. "
-                "Use fewer folds, or cv=StratifiedKFold(...)."
+                f"the training rows of a fold hold one class only, {self.classes[present].tolist()[0]!r}: expected two at "
+                "least. Use fewer folds, or cv=StratifiedKFold(...)."
             )
         place = np.zeros(len(self.classes), dtype=np.intp)
         place[present] = np.arange(len(present))
@@ -413,8 +413,8 @@ class Scorers:
             of_name = scoring if isinstance(scoring, dict) else {name: name for name in scoring}
             if refit is not False and not callable(refit) and refit not in of_name:
                 raise ValueError(
-                    f"refit={refit!r} does not say which of several scores decides: expected one of {sorted(of_name)}, a function "
-                    "of cv_results_, or False."
+                    f"refit={refit!r} does not say which of several scores decides: expected one of {sorted(of_name)}, a "
+                    "function of cv_results_, or False."
                 )
         else:
             of_name = {"score": scoring}
@@ -445,16 +445,15 @@ class Scorers:
 
 def _weighted(scorer, model, X, y, weight):
     """A score, weighted where the scorer takes weights."""
-    if weight is None:
+    takes = signature(scorer).parameters.values()
+    if weight is None or not any(each.name == "sample_weight" or each.kind is each.VAR_KEYWORD for each in takes):
         return scorer(model, X, y)
-    if hasattr(scorer, "set_score_request"):  # scikit-learn's take them for the metric, which may not
-        try:
-            return scorer(model, X, y, sample_weight=weight)
-        except TypeError:
-            return scorer(model, X, y)
-    if "sample_weight" in signature(scorer).parameters:
+    try:
         return scorer(model, X, y, sample_weight=weight)
-    return scorer(model, X, y)
+    except TypeError:
+        if not hasattr(scorer, "set_score_request"):
+            raise
+        return scorer(model, X, y)  # one of scikit-learn's, whose metric knows no weights
 
 
 # ---- the pass
