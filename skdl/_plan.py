@@ -67,13 +67,13 @@ class Survey:
         """The backend for rows that were made of those that are surveyed."""
         return self._once(("backend", id(source)), self.backend.for_source, source)
 
-    def bounded(self, seen, length):
+    def bounded(self, seen, standard, length):
         """See `with_bounded_leverage`."""
-        return self._once(("bounded", id(seen)), with_bounded_leverage, seen, length)
+        return self._once(("bounded", id(seen), id(standard)), with_bounded_leverage, seen, length)
 
     def drawn(self, seen, standard, length, options):
         """See `evenly_drawn`."""
-        key = "drawn", id(seen), options.shuffle
+        key = "drawn", id(seen), id(standard), options.shuffle
         return self._once(key, evenly_drawn, seen, standard, length, shuffle=options.shuffle)
 
     def sample(self, seen, standard, backend, options):
@@ -83,7 +83,7 @@ class Survey:
 
     def auto_lr(self, drawn, standard, *, batch_size, momentum, **how):
         """See `auto_lr`."""
-        key = "lr", id(drawn), batch_size, momentum
+        key = "lr", id(drawn), id(standard), batch_size, momentum
         return self._once(key, auto_lr, drawn, standard, batch_size=batch_size, momentum=momentum, **how)
 
 
@@ -113,7 +113,7 @@ def make_plan(survey, options, *, turns=False):
         batch_size = even_batch_size(source.n_rows, batch_size)
         scaling, noise = standard, None
         if length is not None:
-            seen = survey.bounded(seen, length)
+            seen = survey.bounded(seen, standard, length)
         drawn = seen
         if source.n_batches(batch_size) > 1:
             drawn, noise = survey.drawn(seen, standard, length, options)

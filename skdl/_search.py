@@ -208,7 +208,7 @@ validation_scores_, lr_, alpha_, scale_
         """
         base = {name: getattr(self, name) for name in (*SEARCHED, *SHARED)}
         check(SoftmaxRegressionClassifier(**base))
-        _check_grid(self.param_grid)
+        self._check_own_parameters()
         with self._unchanged_on_error():
             for name in self._fitted_attributes():
                 delattr(self, name)
@@ -228,6 +228,24 @@ validation_scores_, lr_, alpha_, scale_
                 self._train_best({**base, **self.best_params_}, data, task)
             task.close()
         return self
+
+    def _check_own_parameters(self):
+        """Raise an error where a parameter of the search is not valid; `cv` and `scoring` are left to those who read them."""
+        score, refit = self.error_score, self.refit
+        is_number = isinstance(score, Real) and not isinstance(score, bool)
+        for name, is_valid, expected in (
+            (
+                "refit",
+                isinstance(refit, bool | str) or callable(refit),
+                "True, False, the name of a score or a function",
+            ),
+            ("return_train_score", isinstance(self.return_train_score, bool | np.bool_), "True or False"),
+            ("error_score", is_number or (isinstance(score, str) and score == "raise"), "'raise' or a number"),
+        ):
+            if not is_valid:
+                raise ValueError(f"{name}={getattr(self, name)!r} is not valid: expected {expected}.")
+        if self.param_grid is not None:
+            _check_grid(self.param_grid)
 
     def _store_results(self, grid, data, candidates, scorers, outcomes):
         """Let GridSearchCV, whose estimator has trained already, make the tables and choose."""
@@ -275,8 +293,6 @@ validation_scores_, lr_, alpha_, scale_
 
 def _check_grid(grid):
     """Raise an error where a search cannot vary what param_grid says."""
-    if grid is None:
-        return
     parts = [grid] if isinstance(grid, dict) else grid
     if not isinstance(parts, list | tuple) or not all(isinstance(part, dict) for part in parts):
         raise TypeError(
@@ -417,6 +433,10 @@ class Scorers:
                     "function of cv_results_, or False."
                 )
         else:
+            if isinstance(refit, str) and not callable(scoring):  # a function may return several scores
+                raise ValueError(
+                    f"refit={refit!r} names one of several scores, but scoring={scoring!r} is one: use refit=True."
+                )
             of_name = {"score": scoring}
         self._scorers = {name: check_scoring(estimator, each) for name, each in of_name.items()}
         self._by_name = {name for name, each in of_name.items() if each is None or isinstance(each, str)}
