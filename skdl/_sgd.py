@@ -44,8 +44,9 @@ from skdl._validation import check_model
 DIVERGED = 1 / np.finfo(np.float64).eps
 # Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most.
 TOGETHER_VALUES, EPOCHS_TOGETHER = 2**20, 4
-# Bytes of coefficients and velocity of models that train side by side.
-CACHED_BYTES = 2**20
+# Bytes of coefficients and velocity of models that train side by side: from 1 to 4 MiB, the L2 caches, an epoch takes the least
+# time a model (768 features and 100 classes, 784 and 10 or 2).
+CACHED_BYTES = 2**21
 # Epochs for each of the last proximal steps on all rows that a penalty with L1 gets, from benchmarks/l1_zeros.py.
 EPOCHS_PER_SETTLING = 10
 
@@ -157,7 +158,7 @@ def solve_all(source, candidates, backend, hooks, *, start=None, validate=None):
             plan.lift = columns.lifting(plan.lift)
         groups.setdefault(what_minibatches_follow_from(plan), []).append((i, Course(plan, validate, own_hooks)))
     for group in groups.values():
-        n_together = models_together(group[0][1].plan.backend)
+        n_together = models_together(group[0][1].plan.backend, len(group))
         for first in range(0, len(group), n_together):
             places, courses = zip(*group[first : first + n_together], strict=True)
             train(courses, order_generator(courses[0].plan.options, 0), start)
@@ -180,10 +181,10 @@ def what_minibatches_follow_from(plan):
     return id(plan.source), id(plan.scaling), id(plan.backend), options.fit_intercept, *of_order
 
 
-def models_together(backend):
-    """The number of models that train side by side: as many as have room in the caches beside the rows."""
+def models_together(backend, n_models):
+    """The number of models that train side by side: an even part of all that has room in the caches beside the rows."""
     n_bytes = 2 * backend.n_outputs * backend.n_features * backend.dtype.itemsize
-    return max(1, CACHED_BYTES // n_bytes)
+    return ceil_div(n_models, ceil_div(n_models, max(1, CACHED_BYTES // n_bytes)))
 
 
 def train_part(plan, source, options, rng, start, stream):
