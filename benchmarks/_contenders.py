@@ -84,7 +84,7 @@ def report(rows):
 
 
 def run(tables, file_name, args):
-    """Measure and show the tables that `args.only` names, and keep them in a file, where they replace what was there of them."""
+    """Measure and show the tables that `args.only` names, and keep them in a file, in place of what was there of them."""
     warnings.simplefilter("ignore")
     print(header())
     path = args.out / file_name

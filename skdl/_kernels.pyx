@@ -593,8 +593,8 @@ def run_epochs(
         n_models += tasks[i].model.n_models
     if step_sizes.shape[0] != order.shape[0] or step_sizes.shape[1] != n_batches or step_sizes.shape[2] != n_models:
         raise ValueError(
-            f"{step_sizes.shape[0]} x {step_sizes.shape[1]} x {step_sizes.shape[2]} step sizes: expected one for each minibatch "
-            f"of {batch_size} of {order.shape[0]} x {order.shape[1]} rows, for each of {n_models} models"
+            f"{step_sizes.shape[0]} x {step_sizes.shape[1]} x {step_sizes.shape[2]} step sizes: expected one for each "
+            f"minibatch of {batch_size} of {order.shape[0]} x {order.shape[1]} rows, for each of {n_models} models"
         )
     losses = np.zeros((order.shape[0], n_models))
     cdef double[:, ::1] loss = losses

@@ -372,8 +372,8 @@ static __attribute__((noinline)) void NAME(wide_forward)(const skdl_task *t, skd
     }
 }
 
-/* Packs rows [r0, r1) and computes their partial logits from the columns of block blk, a whole row tile at a time. A group
- * of rows is small enough to stay in L1 beside W, or, if W does not fit in L1, large enough to amortise streaming W from L2. */
+/* Packs rows [r0, r1) and computes their partial logits from the columns of block blk, a whole row tile at a time. Where W
+ * stays in L1, a group of rows is a tile; where it does not, it is as many rows as do, to amortise streaming W from L2. */
 static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, int64_t r0, int64_t r1, int64_t n_rows,
                           int64_t blk)
 {
@@ -386,7 +386,8 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
         return;
     }
     const int64_t n_tiles = NAME(n_tiles)(n_outputs, FORWARD_OUTPUTS);
-    const int64_t group = n_outputs * width * LANE_BYTES <= 16384 ? 4 : 32;
+    const int64_t fitting = 24576 / (width * LANE_BYTES) / FORWARD_ROWS * FORWARD_ROWS;
+    const int64_t group = n_outputs * width * LANE_BYTES <= 16384 || fitting < FORWARD_ROWS ? FORWARD_ROWS : fitting;
     for (int64_t g = r0; g < r1; g += group) {
         NAME(pack)(t, start, g, g + group < r1 ? g + group : r1, n_rows, blk);
         for (int64_t tile = 0; tile < n_tiles; tile++) {
@@ -469,8 +470,8 @@ static void NAME(softmax)(const skdl_task *t, int64_t start, int64_t r0, int64_t
 /* One step of the parameters of some outputs, which follow each other, in a tile of columns from j:
  * V := momentum V + g; W := prox(W - lr V). The gradient of a minibatch arrives in chunks: the first decays the velocity, the
  * last takes the step. */
-INLINE void NAME(take_step)(const int n_outputs, const int n_vectors, const skdl_task *t, V g[][BACKWARD_VECTORS], int64_t output,
-                            int64_t j, int first, int last, const double *lr)
+INLINE void NAME(take_step)(const int n_outputs, const int n_vectors, const skdl_task *t, V g[][BACKWARD_VECTORS],
+                            int64_t output, int64_t j, int first, int last, const double *lr)
 {
     const int64_t ld = t->model.ld;
     REAL *w = (REAL *)t->model.coef + output * ld + j;

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import check_random_state
@@ -204,7 +204,8 @@ validation_scores_, lr_, alpha_, scale_
         FitFailedWarning
             If some candidates fail.
         ConvergenceWarning
-            If fits end far from their optimum, once for all of them.
+            If the fit of the best on all rows ends far from its optimum; see :meth:`SoftmaxRegressionClassifier.fit`. Those
+            of the candidates are not looked at.
         """
         base = {name: getattr(self, name) for name in (*SEARCHED, *SHARED)}
         check(SoftmaxRegressionClassifier(**base))
@@ -223,7 +224,6 @@ validation_scores_, lr_, alpha_, scale_
             search = Pass(data, candidates, scorers, self.return_train_score, self.verbose)
             outcomes = [search.run_fold(fold, task) for fold in data.folds]
             self._store_results(grid, data, candidates, scorers, outcomes)
-            _warn_of_advice([outcome for fold in outcomes for outcome in fold])
             if self.refit:
                 self._train_best({**base, **self.best_params_}, data, task)
             task.close()
@@ -487,7 +487,6 @@ class Outcome(NamedTuple):
     train: object = None
     fit_seconds: float = 0.0
     score_seconds: float = 0.0
-    advice: str | None = None
 
 
 class Pass:
@@ -554,9 +553,7 @@ class Pass:
             begin = time.perf_counter()
             score = self.scorers(model, test)
             score_seconds = time.perf_counter() - begin
-            outcomes[i] = Outcome(
-                None, score, train and self.scorers(model, train), seconds, score_seconds, solution.advice
-            )
+            outcomes[i] = Outcome(None, score, train and self.scorers(model, train), seconds, score_seconds)
 
     def _line(self, fold, outcomes):
         seconds = sum(outcome.fit_seconds + outcome.score_seconds for outcome in outcomes)
@@ -564,17 +561,6 @@ class Pass:
         failures = f", {failed} of which failed" if failed else ""
         return (
             f"Fold {fold.number + 1} of {len(self.data.folds)}: {len(outcomes)} candidates{failures}, {seconds:.2f} s"
-        )
-
-
-def _warn_of_advice(outcomes):
-    """Tell once of fits that ended far from their optimum."""
-    advice = [outcome.advice for outcome in outcomes if outcome.advice]
-    if advice:
-        warnings.warn(
-            f"{len(advice)} of {len(outcomes)} fits ended far from their optimum. Of the first: {advice[0]}",
-            ConvergenceWarning,
-            stacklevel=4,
         )
 
 

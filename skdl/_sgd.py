@@ -127,13 +127,13 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if stream is not None:
         plan = make_plan(Survey(source, backend, stream), options)
         return train_part(plan, source, options, order_generator(options, epoch), start, stream)
-    [solution] = solve_all(source, [options], backend, [hooks], start=start, validate=validate)
+    [solution] = solve_all(source, [options], backend, [hooks], start=start, validate=validate, advises=True)
     if isinstance(solution, ValueError):
         raise solution
     return solution
 
 
-def solve_all(source, candidates, backend, hooks, *, start=None, validate=None):
+def solve_all(source, candidates, backend, hooks, *, start=None, validate=None, advises=False):
     """A model of the same rows for each of the candidates, which are `Options` with `EpochHooks` or None; see `solve`.
 
     Returns for each its `Solution`, or the ValueError that it ended with. Each is what `solve` gives for it alone, to the bit.
@@ -156,7 +156,9 @@ def solve_all(source, candidates, backend, hooks, *, start=None, validate=None):
             continue
         if columns is not None:
             plan.lift = columns.lifting(plan.lift)
-        groups.setdefault(what_minibatches_follow_from(plan), []).append((i, Course(plan, validate, own_hooks)))
+        groups.setdefault(what_minibatches_follow_from(plan), []).append(
+            (i, Course(plan, validate, own_hooks, advises=advises))
+        )
     for group in groups.values():
         n_together = models_together(group[0][1].plan.backend, len(group))
         for first in range(0, len(group), n_together):
@@ -348,12 +350,13 @@ def _side_by_side(strengths):
 class Course:
     """One model from its first epoch to its last. `train` runs the epochs; what follows from them is decided here.
 
-    `validate` and `hooks` are given parameters for x. A `Monitor` sees whether the optimum is near.
+    `validate` and `hooks` are given parameters for x. A `Monitor` sees whether the optimum is near; advises: whether it also
+    looks at the end, which takes passes over the rows, for what to tell the user.
     """
 
-    def __init__(self, plan, validate=None, hooks=None, average=None, *, monitors=True):
+    def __init__(self, plan, validate=None, hooks=None, average=None, *, monitors=True, advises=True):
         self.plan, self.validate, self.hooks, self.average = plan, validate, hooks or EpochHooks(), average
-        self.monitor = Monitor(plan) if monitors else None
+        self.monitor, self.advises = Monitor(plan) if monitors else None, advises
         self.penalties = penalties(plan.options, plan.unit, plan.scaling.scale, plan.backend.dtype)
         self.training = self.model = None  # where the model is among those side by side
         self.wanted, self._losses = (
@@ -467,7 +470,7 @@ class Course:
         if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
             coef, intercept = settled(coef, intercept, options.alpha, plan)
         advice = None
-        if not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
+        if self.advises and not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
             advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
         return Solution(
             *plan.lift(coef, intercept),

@@ -329,7 +329,7 @@ def test_bad_data():
         search.fit(X, Y, X_val=X, y_val=Y)
     split = PredefinedSplit(np.repeat([0, 1], 120))
     sorted_rows = np.repeat([0, 1], 120)
-    with pytest.raises(ValueError, match="(?s)All the 6 fits failed.*training rows of a fold hold one class only, 1"):
+    with pytest.raises(ValueError, match=r"(?s)All the 6 fits failed.*training rows of a fold hold one class only, 1"):
         searched(SoftmaxRegressionClassifierCV(param_grid=PATH | {"max_iter": [1]}, cv=split), X, sorted_rows)
 
 
@@ -342,12 +342,11 @@ def test_without_refit_there_is_no_model():
         SoftmaxRegressionClassifierCV().predict(X)
 
 
-def test_far_optima_are_told_once():
-    search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=2, random_state=0, refit=False)
-    with pytest.warns(ConvergenceWarning, match=r"\d of 9 fits ended far from their optimum. Of the first: ") as caught:
+def test_only_the_best_is_told_that_its_optimum_is_far():
+    search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=2, random_state=0)
+    with pytest.warns(ConvergenceWarning) as caught:
         search.fit(X, Y)
     assert len(caught) == 1
-    assert caught[0].filename == __file__
 
 
 def test_random_states():
