@@ -387,6 +387,18 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             self._store(solution, classes, features, {"n_iter_": n_iter + 1, "loss_curve_": curve})
         return self
 
+    def _store_fit(self, solution, problem, features):
+        """Set what a fit leaves."""
+        for name in ("validation_loss_curve_", "validation_scores_"):
+            vars(self).pop(name, None)
+        history = solution.history
+        solution.stream = solution.stream.with_classes(problem.class_totals)
+        of_epochs = {"n_iter_": len(history.loss_curve), "loss_curve_": history.loss_curve}
+        if problem.held_out is not None:
+            of_epochs["validation_loss_curve_"] = history.validation_loss_curve
+            of_epochs["validation_scores_"] = history.validation_scores
+        self._store(solution, problem.classes, features, of_epochs)
+
     def _store(self, solution, classes, features, of_epochs):
         """Set all fitted attributes at once: fits in several threads may end in any order, but a model is of one of them."""
         vars(self).update(

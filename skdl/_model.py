@@ -23,18 +23,6 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """What validation has set."""
         return {name: vars(self)[name] for name in ("n_features_in_", "feature_names_in_") if name in vars(self)}
 
-    def _store_fit(self, solution, problem, features):
-        """Set what a fit leaves."""
-        for name in ("validation_loss_curve_", "validation_scores_"):
-            vars(self).pop(name, None)
-        history = solution.history
-        solution.stream = solution.stream.with_classes(problem.class_totals)
-        of_epochs = {"n_iter_": len(history.loss_curve), "loss_curve_": history.loss_curve}
-        if problem.held_out is not None:
-            of_epochs["validation_loss_curve_"] = history.validation_loss_curve
-            of_epochs["validation_scores_"] = history.validation_scores
-        self._store(solution, problem.classes, features, of_epochs)
-
     def _fitted_attributes(self):
         return {name: value for name, value in vars(self).items() if name.endswith("_") or name == "_stream"}
 
