@@ -1,10 +1,37 @@
 """The bridge to scikit-learn's callbacks. Nothing else in skdl knows of sklearn.callback, which is experimental."""
 
-from contextlib import contextmanager
-
-from sklearn.callback import CallbackSupportMixin, with_callbacks
+import functools
+from contextlib import contextmanager, nullcontext
 
 from skdl._sgd import EpochHooks
+
+try:
+    from sklearn.callback import CallbackSupportMixin, with_callbacks
+except ImportError:  # scikit-learn before 1.9: there is no set_callbacks, and nobody to call
+
+    class _Nobody:
+        def call_on_fit_task_begin(self, **task):
+            pass
+
+        call_on_fit_task_end = call_on_fit_task_begin
+
+        def subcontext(self, **task):
+            return self
+
+        def propagate_callback_context(self, estimator):
+            return nullcontext()
+
+    class CallbackSupportMixin:
+        def _init_callback_context(self, max_subtasks):
+            return _Nobody()
+
+    def with_callbacks(method):
+        @functools.wraps(method)
+        def call(*args, **kwargs):  # one frame, as scikit-learn's: warnings name the line of the caller by their number
+            return method(*args, **kwargs)
+
+        return call
+
 
 __all__ = ["CallbackSupportMixin", "Task", "with_callbacks"]
 

@@ -8,6 +8,7 @@ import textwrap
 import warnings
 
 import numpy as np
+import pytest
 import reference
 from numpy.testing import assert_array_equal
 from scipy import sparse
@@ -74,6 +75,11 @@ def predicted(backend, output, X, coef, intercept, *, rows=None, y=None, n_jobs=
 def logits(backend, X, coef, intercept, *, rows=None, n_jobs=None):
     """Logits (n_rows, n_outputs) of one model, by a backend of this name."""
     return predicted(backend, "logits", X, coef, intercept, rows=rows, n_jobs=n_jobs)
+
+
+needs_callbacks = pytest.mark.skipif(
+    not hasattr(SoftmaxRegressionClassifier, "set_callbacks"), reason="scikit-learn has callbacks since 1.9"
+)
 
 
 class Callback:

@@ -39,6 +39,8 @@ def fitted(**params):
 @pytest.mark.parametrize("way", LOADERS)
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.stem)
 def test_kept_models(kept, way):
+    if way == "pickle" and np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        pytest.skip("NumPy 1 cannot read the arrays that NumPy 2 pickled")
     version, kind = kept.stem.split("-")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -12,7 +12,7 @@ import _helpers
 import joblib
 import numpy as np
 import pytest
-from _helpers import Callback, fitted_state, run
+from _helpers import Callback, fitted_state, needs_callbacks, run
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.datasets import load_iris
@@ -290,6 +290,7 @@ class Stops(Callback):
         raise self.exception
 
 
+@needs_callbacks
 @pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit, MemoryError, RecursionError])
 def test_what_ends_a_fit_leaves_no_trace(exception, backend):
     clf = make(backend=backend).fit(X[:500], Y[:500])
@@ -327,6 +328,7 @@ def test_threads_that_lose_their_cores_are_given_up():
     assert done.stdout == "True 8 1 8\n"
 
 
+@needs_callbacks
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 def test_nobody_who_looks_on_changes_a_model(container, monkeypatch):
     """Epochs run together where nobody does."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _helpers import Callback, make, quiet_fit, run, same_model
+from _helpers import Callback, make, needs_callbacks, quiet_fit, run, same_model
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 
@@ -93,6 +93,7 @@ def test_rows_that_repeat(in_full):
     assert_allclose(small, in_full(model, X, y).coef_, atol=1e-5 * abs(small).max())
 
 
+@needs_callbacks
 def test_validation_and_callbacks_see_the_model_of_x(in_full):
     params = {"max_iter": 20, "alpha": 0.05}
     small = turned(make(**params), WIDE, Y, X_val=WIDE, y_val=Y)

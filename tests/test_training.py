@@ -72,6 +72,12 @@ def test_reaches_the_optimum(name, weighted, standardize):
     assert objective(model, X, y, alpha, weight=weight) == pytest.approx(optimum, rel=1e-3)
 
 
+def saga(l1_ratio, **params):
+    """LogisticRegression with the penalty of l1_ratio, which alone did not ask for it before scikit-learn 1.8."""
+    penalty = {"penalty": "elasticnet"} if LogisticRegression().penalty == "l2" else {}
+    return LogisticRegression(solver="saga", l1_ratio=l1_ratio, **penalty, **params)
+
+
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
 @pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
@@ -87,7 +93,7 @@ def test_a_numeric_step_reaches_the_optimum(container, l1_ratio):
     )
     np.testing.assert_array_equal(numeric.scale_, automatic.scale_)
     U = X / numeric.scale_
-    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
+    peer = saga(l1_ratio, C=1 / (alpha * len(y)), tol=1e-7, max_iter=3000)
     optimum = objective(quiet_fit(peer, U, y), U, y, alpha, l1_ratio)
     assert objective(numeric, X, y, alpha, l1_ratio) == pytest.approx(optimum, rel=1e-3)
 
@@ -97,7 +103,7 @@ def optimum_of_l1(name, l1_ratio, alpha):
     """Standardised X, y, and a peer that has converged: a smaller tol gives it the same zeros."""
     X, y = DATASETS[name](return_X_y=True)
     X, y = StandardScaler().fit_transform(X[:600]), y[:600]
-    peer = LogisticRegression(solver="saga", l1_ratio=l1_ratio, C=1 / (alpha * len(y)), tol=1e-5, max_iter=3000)
+    peer = saga(l1_ratio, C=1 / (alpha * len(y)), tol=1e-5, max_iter=3000)
     return X, y, quiet_fit(peer, X, y)
 
 
@@ -140,9 +146,7 @@ def test_zeros_of_l1_beside_correlated_features():
     X, y = load_breast_cancer(return_X_y=True)
     X = StandardScaler().fit_transform(X)
     alpha = 3e-3
-    peer = LogisticRegression(
-        solver="saga", l1_ratio=1.0, C=1 / (alpha * len(y)), tol=1e-12, max_iter=6000, random_state=0
-    )
+    peer = saga(1.0, C=1 / (alpha * len(y)), tol=1e-12, max_iter=6000, random_state=0)
     quiet_fit(peer, X, y)
     model = SoftmaxRegressionClassifier(alpha=alpha, l1_ratio=1.0, standardize=False, random_state=0).fit(X, y)
     assert objective(model, X, y, alpha, 1.0) <= objective(peer, X, y, alpha, 1.0)
