@@ -13,7 +13,6 @@ from skdl import _kernels, _softmax
 from skdl._backends import get_backend
 from skdl._data import InMemory
 from skdl._sgd import with_model_axis
-from skdl.opencl import _device
 from skdl.openmp import _backend as _openmp
 from skdl.openmp import _layouts, _threads
 
@@ -31,7 +30,7 @@ def kernel_path(request, monkeypatch):
     if backend == "openmp":
         monkeypatch.setenv("SKDL_INSTRUCTION_SET", path)
     else:
-        monkeypatch.setattr(_device, "is_cpu", lambda device: path == "cpu")
+        monkeypatch.setattr("skdl.opencl._device.is_cpu", lambda device: path == "cpu")
     return backend
 
 

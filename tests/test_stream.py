@@ -164,7 +164,7 @@ def test_neither_threads_nor_a_pickle_change_a_stream(container):
     assert len(one.loss_curve_) == one.n_iter_ == 5
 
 
-def test_backends_agree_on_a_stream():
+def test_opencl_agrees_on_a_stream():
     on_cpu, on_device = (streamed(make(backend=name), TRAIN, 100) for name in ("openmp", "opencl"))
     assert_allclose(on_cpu.coef_, on_device.coef_, rtol=1e-7, atol=1e-9)
 
