@@ -62,8 +62,9 @@ kernels = Extension(
     "skdl._kernels",
     ["skdl/_kernels.pyx"],
     depends=glob("skdl/*.h"),
-    # -Wno-psabi: vectors never cross a function that is not inlined.
-    extra_compile_args=["-O3", "-Wno-psabi", "-Wno-unknown-pragmas"],
+    # -g0: Python's own flags have -g, which makes five times as large a library. -Wno-psabi: vectors never cross a function
+    # that is not inlined.
+    extra_compile_args=["-g0", "-O3", "-Wno-psabi", "-Wno-unknown-pragmas"],
 )
 
 setup(
