@@ -20,6 +20,13 @@ SOURCES = {
 }
 
 
+def held_for_testers():
+    """What an sdist holds for those who test it, or read about it."""
+    folders = [path for name in ("tests", "docs", "examples") for path in ROOT.glob(f"{name}/**/*") if path.is_file()]
+    about = ("LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "benchmarks/_data.py")
+    return {path.relative_to(ROOT).as_posix() for path in folders if "__pycache__" not in path.parts} | set(about)
+
+
 def make_compiler(folder, refuses):
     """The environment of a build whose compiler refuses calls with these words. It does not optimise: that takes long."""
     compiler = folder / "cc"
@@ -46,22 +53,14 @@ def test_sdist_and_wheel(built):
     with tarfile.open(sdist) as archive:
         held = {member.name.split("/", 1)[1] for member in archive if member.isfile()}
     held = {name for name in held if not name.startswith("skdl.egg-info")}
-    about = {
-        "LICENSE",
-        "README.md",
-        "CHANGELOG.md",
-        "setup.py",
-        "pyproject.toml",
-        "MANIFEST.in",
-        "PKG-INFO",
-        "setup.cfg",
-    }
-    assert held == SOURCES | about
+    assert held == SOURCES | held_for_testers() | {"setup.py", "pyproject.toml", "MANIFEST.in", "PKG-INFO", "setup.cfg"}
+    assert sdist.stat().st_size < 1e6  # MNIST, for one, is in the repository alone
 
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
-    extension = {name for name in held if re.fullmatch(r"skdl/_kernels\.[\w.-]+\.(so|pyd)", name)}
-    assert len(extension) == 1
+        extension = {name for name in held if re.fullmatch(r"skdl/_kernels\.[\w.-]+\.(so|pyd)", name)}
+        assert len(extension) == 1
+        assert b".debug_info" not in archive.read(*extension)
     installed = {name for name in SOURCES if name.endswith((".py", ".cl"))}
     assert {name for name in held if ".dist-info/" not in name} == installed | extension
     assert any(name.endswith("licenses/LICENSE") for name in held)
