@@ -41,6 +41,14 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 	$(PIP) install -q ruff cython-lint clang-format
 	@touch $@
 
+# What is uploaded: sdist and wheel in dist/, as an index of packages will judge them. CONTRIBUTING.md says how a release is made.
+release-check: .venv/bin/python
+	$(PIP) install -q build twine check-wheel-contents
+	rm -rf dist
+	.venv/bin/python -m build -q
+	.venv/bin/twine check --strict dist/*
+	.venv/bin/check-wheel-contents dist/*.whl
+
 # Checks of the compiled code in a build of its own: docs/reliability.md. A part of the tests: make asan TESTS=tests/test_kernels.py
 TESTS = tests --ignore=tests/test_packaging.py --ignore=tests/test_readme.py
 CASES = 1000000
@@ -72,4 +80,4 @@ ci:
 clean:
 	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint asan tsan bounds fuzz mutants soak ci clean opencl-driver
+.PHONY: demo test lint release-check asan tsan bounds fuzz mutants soak ci clean opencl-driver

@@ -14,7 +14,9 @@ from skdl import _classifier, _show_versions
 ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.usefixtures("mnist")
 def test_readme(monkeypatch, capsys):
+    pytest.importorskip("sklearn.callback", reason="scikit-learn has callbacks since 1.9")
     monkeypatch.chdir(ROOT)
     snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(snippets) >= 2
@@ -26,6 +28,12 @@ def test_readme(monkeypatch, capsys):
     error = float(re.search(r"([\d.]+) % test error", printed).group(1))
     assert error < 7.6
     assert "['cat']" in printed
+
+
+def test_readme_needs_no_file_beside_it():
+    """Indexes of packages show it alone, where a relative link leads nowhere."""
+    links = re.findall(r"\]\(([^)]*)\)", (ROOT / "README.md").read_text())
+    assert [link for link in links if not link.startswith(("https://", "#"))] == []
 
 
 def test_readme_names_the_commands_of_the_makefile():
