@@ -7,11 +7,14 @@
 """
 
 from skdl._classifier import SoftmaxRegressionClassifier
+from skdl._displays import LossCurveDisplay, SearchDisplay
 from skdl._search import SoftmaxRegressionClassifierCV, one_standard_error
 from skdl._show_versions import show_versions
 from skdl._version import __version__
 
 __all__ = [
+    "LossCurveDisplay",
+    "SearchDisplay",
     "SoftmaxRegressionClassifier",
     "SoftmaxRegressionClassifierCV",
     "__version__",

@@ -116,8 +116,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         Number of epochs that were run.
     loss_curve_ : list of float
         Mean cross-entropy of each epoch, measured during the epoch, without the penalty.
-    validation_loss_curve_, validation_scores_ : list of float
-        Cross-entropy and accuracy on the validation set after each epoch, if there is one.
+    validation_loss_curve_ : list of float
+        Cross-entropy on the validation set after each epoch, if there is one.
+    validation_scores_ : list of float
+        Accuracy on the validation set after each epoch, if there is one.
+    best_epoch_ : int
+        The epoch, counted from 1, whose coefficients `early_stopping` has kept.
     lr_ : float
         The step size of the first update; with ``lr="auto"`` in the scaled coordinates.
     alpha_ : float
@@ -389,7 +393,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
 
     def _store_fit(self, solution, problem, features):
         """Set what a fit leaves."""
-        for name in ("validation_loss_curve_", "validation_scores_"):
+        for name in ("validation_loss_curve_", "validation_scores_", "best_epoch_"):
             vars(self).pop(name, None)
         history = solution.history
         solution.stream = solution.stream.with_classes(problem.class_totals)
@@ -397,6 +401,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         if problem.held_out is not None:
             of_epochs["validation_loss_curve_"] = history.validation_loss_curve
             of_epochs["validation_scores_"] = history.validation_scores
+        if problem.options.early_stopping:
+            # A fit that ends at the optimum, or by a callback, may keep the last for want of a best.
+            of_epochs["best_epoch_"] = history.best_epoch or of_epochs["n_iter_"]
         self._store(solution, problem.classes, features, of_epochs)
 
     def _store(self, solution, classes, features, of_epochs):

@@ -58,6 +58,7 @@ class History:
     loss_curve: list = field(default_factory=list)
     validation_loss_curve: list = field(default_factory=list)
     validation_scores: list = field(default_factory=list)
+    best_epoch: int | None = None  # counted from 1: whose parameters early stopping has kept
 
     def add(self, loss, validation):
         self.loss_curve.append(float(loss))
@@ -449,7 +450,7 @@ class Course:
                 print(history.last_line())
             watched = history.validation_loss_curve[-1] if options.early_stopping else loss
             if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
-                best_loss, best_parameters = watched, current()
+                best_loss, best_parameters, history.best_epoch = watched, current(), epoch + 1
             if options.lr_schedule == "constant":
                 stop = patience.is_out(watched)
             elif (

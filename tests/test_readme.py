@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import skdl
-from skdl import _classifier, _show_versions
+from skdl import _classifier, _displays, _show_versions
 
 ROOT = Path(__file__).parent.parent
 
@@ -45,7 +45,9 @@ def test_readme_names_the_commands_of_the_makefile():
 @pytest.mark.parametrize(
     "function",
     [skdl.SoftmaxRegressionClassifier, *(getattr(skdl.SoftmaxRegressionClassifier, name) for name in
-     ("fit", "partial_fit", "predict", "predict_proba", "predict_log_proba", "decision_function"))],
+     ("fit", "partial_fit", "predict", "predict_proba", "predict_log_proba", "decision_function")),
+     *(function for display in (skdl.LossCurveDisplay, skdl.SearchDisplay)
+       for function in (display, display.from_estimator, display.plot))],
 )  # fmt: skip
 def test_docstrings_name_the_parameters(function):
     sections = re.split(r"\n +(\w[\w ]+)\n +-+\n", inspect.getdoc(function).replace("\n", "\n "))
@@ -54,7 +56,7 @@ def test_docstrings_name_the_parameters(function):
     assert documented == [name for name in inspect.signature(function).parameters if name != "self"]
 
 
-@pytest.mark.parametrize("module", [_classifier, _show_versions, skdl])
+@pytest.mark.parametrize("module", [_classifier, _displays, _show_versions, skdl])
 def test_docstring_examples(module):
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0
