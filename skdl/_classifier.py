@@ -13,7 +13,7 @@ from skdl._model import SoftmaxModel
 from skdl._parameters import check
 from skdl._problem import Problem, pose
 from skdl._sgd import solve
-from skdl._stream import Stream
+from skdl._stream import Stream, stream_of_0_1
 
 
 class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
@@ -419,3 +419,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             **features,
             **of_epochs,
         )
+
+    # ---- persistence
+
+    def __setstate__(self, state):
+        state = {"standardize": False, "half_life": None, **state}  # parameters that version 0.1.0 did not have
+        if isinstance(state.get("_stream"), tuple):  # as it wrote it
+            state["_stream"] = stream_of_0_1(*state["_stream"])
+        super().__setstate__(state)

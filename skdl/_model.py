@@ -12,7 +12,6 @@ from skdl import _softmax, _validation
 from skdl._backends import compute_dtype, get_backend
 from skdl._data import InMemory
 from skdl._sgd import with_model_axis
-from skdl._stream import stream_of_0_1
 from skdl._version import __version__
 
 
@@ -119,6 +118,26 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """
         return self._predicted(X, "log_probabilities")
 
+    # ---- exits
+
+    def to_sklearn(self):
+        """This model as one of scikit-learn's, for all that knows LogisticRegression: converters, servers, explainers.
+
+        Returns
+        -------
+        model : sklearn.linear_model.LogisticRegression
+            Fitted, with the same classes and probabilities, and with coefficients of its own. Its parameters are
+            scikit-learn's defaults, but for `fit_intercept`: they do not describe how this model was trained.
+        """
+        from sklearn.linear_model import LogisticRegression
+
+        check_is_fitted(self)
+        model = LogisticRegression(fit_intercept=self.fit_intercept)
+        model.coef_, model.intercept_, model.classes_ = self.coef_.copy(), self.intercept_.copy(), self.classes_.copy()
+        model.n_iter_ = np.array([self.n_iter_], dtype=np.int32)
+        vars(model).update(self._features())
+        return model
+
     # ---- persistence
 
     def __getstate__(self):
@@ -136,10 +155,6 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
                 ),
                 stacklevel=2,
             )
-        if isinstance(state.get("_stream"), tuple):  # as version 0.1.0 wrote it
-            state["_stream"] = stream_of_0_1(*state["_stream"])
-        for name, value in {"standardize": False, "half_life": None}.items():  # which 0.1.0 did not have
-            state.setdefault(name, value)
         super().__setstate__(state)
 
     def __sklearn_tags__(self):
