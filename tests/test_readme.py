@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import skdl
-from skdl import _classifier, _displays, _show_versions
+from skdl import _classifier, _displays, _show_versions, onnx
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,7 @@ def test_docstrings_name_the_parameters(function):
     assert documented == [name for name in inspect.signature(function).parameters if name != "self"]
 
 
-@pytest.mark.parametrize("module", [_classifier, _displays, _show_versions, skdl])
+@pytest.mark.parametrize("module", [_classifier, _displays, _show_versions, onnx, skdl])
 def test_docstring_examples(module):
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0
