@@ -2,6 +2,7 @@
 
 import functools
 from contextlib import contextmanager, nullcontext
+from typing import TypeVar
 
 from skdl._sgd import EpochHooks
 
@@ -33,7 +34,14 @@ except ImportError:  # scikit-learn before 1.9: there is no set_callbacks, and n
         return call
 
 
-__all__ = ["CallbackSupportMixin", "Task", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "Task", "callback_managed"]
+
+Method = TypeVar("Method")
+
+
+def callback_managed(method: Method) -> Method:
+    """scikit-learn's decorator of a method that calls back, with the types of the method, which that one loses."""
+    return with_callbacks(method)
 
 
 class Task:

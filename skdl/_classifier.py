@@ -1,19 +1,28 @@
 """The estimator: public methods and their documentation. What they do is `_validation`, `_sgd` and `_softmax`."""
 
+from __future__ import annotations
+
 import warnings
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 
 from skdl import _validation
-from skdl._callbacks import CallbackSupportMixin, Task, with_callbacks
+from skdl._callbacks import CallbackSupportMixin, Task, callback_managed
 from skdl._data import InMemory
 from skdl._model import SoftmaxModel
 from skdl._parameters import check
 from skdl._problem import Problem, pose
 from skdl._sgd import solve
 from skdl._stream import Stream, stream_of_0_1
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+
+    from skdl._model import MatrixLike
 
 
 class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
@@ -221,29 +230,29 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     def __init__(
         self,
         *,
-        lr="auto",
-        batch_size=128,
-        max_iter="auto",
-        lr_schedule="cosine",
-        momentum=0.9,
-        alpha="auto",
-        l1_ratio=0.0,
-        standardize=True,
-        fit_intercept=True,
-        shuffle=True,
-        tol=1e-4,
-        n_iter_no_change=5,
-        early_stopping=False,
-        validation_fraction=0.1,
-        class_weight=None,
-        warm_start=False,
-        half_life=None,
-        backend="openmp",
-        device=None,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        lr: float | Literal["auto"] = "auto",
+        batch_size: int = 128,
+        max_iter: int | Literal["auto"] = "auto",
+        lr_schedule: Literal["constant", "linear", "cosine"] = "cosine",
+        momentum: float = 0.9,
+        alpha: float | Literal["auto"] = "auto",
+        l1_ratio: float = 0.0,
+        standardize: bool = True,
+        fit_intercept: bool = True,
+        shuffle: bool = True,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        class_weight: dict[Any, float] | dict[Any, int] | Literal["balanced"] | None = None,
+        warm_start: bool = False,
+        half_life: float | None = None,
+        backend: Literal["openmp", "opencl"] = "openmp",
+        device: str | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.lr = lr
         self.batch_size = batch_size
         self.max_iter = max_iter
@@ -269,8 +278,17 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
 
     # ---- training
 
-    @with_callbacks
-    def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+    @callback_managed
+    def fit(
+        self,
+        X: MatrixLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_val: MatrixLike | None = None,
+        y_val: ArrayLike | None = None,
+        sample_weight_val: ArrayLike | None = None,
+    ) -> Self:
         """Train on X and y from scratch (with `warm_start`, from the coefficients of the previous fit).
 
         Parameters
@@ -333,7 +351,13 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             task.close()
         return self
 
-    def partial_fit(self, X, y, classes=None, sample_weight=None):
+    def partial_fit(
+        self,
+        X: MatrixLike,
+        y: ArrayLike,
+        classes: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> Self:
         """Make one pass over one part of a stream of data, starting where the last call ended.
 
         Calls may have one row or many, and may follow a `fit`, whose rows then count among those seen so far. With

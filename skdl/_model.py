@@ -1,7 +1,10 @@
 """A fitted model: what it predicts, and how it is kept."""
 
+from __future__ import annotations
+
 import warnings
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -14,9 +17,30 @@ from skdl._data import InMemory
 from skdl._sgd import with_model_axis
 from skdl._version import __version__
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+    from scipy.sparse import sparray, spmatrix
+    from sklearn.linear_model import LogisticRegression
+
+    MatrixLike = ArrayLike | sparray | spmatrix
+
 
 class SoftmaxModel(ClassifierMixin, BaseEstimator):
     """What estimators have in common whose fitted attributes are `coef_`, `intercept_`, `classes_` and so on."""
+
+    coef_: NDArray[np.floating]
+    intercept_: NDArray[np.floating]
+    classes_: NDArray[Any]
+    n_features_in_: int
+    feature_names_in_: NDArray[np.object_]
+    n_iter_: int
+    loss_curve_: list[float]
+    validation_loss_curve_: list[float]
+    validation_scores_: list[float]
+    best_epoch_: int
+    lr_: float
+    alpha_: float
+    scale_: NDArray[np.float64]
 
     def _features(self):
         """What validation has set."""
@@ -62,7 +86,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             raise ValueError(f"X is too large for this model: a logit overflows {dtype}.")
         return result
 
-    def decision_function(self, X):
+    def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
         """Logits W x + b.
 
         Parameters
@@ -76,7 +100,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """
         return _softmax.decision_values(self._predicted(X, "logits"))
 
-    def predict(self, X):
+    def predict(self, X: MatrixLike) -> NDArray[Any]:
         """The most probable class of each row.
 
         Parameters
@@ -91,7 +115,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         numbers = self._predicted(X, "classes")
         return self.classes_[numbers]
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Probabilities of the classes: the softmax of the logits, computed in float64.
 
         Parameters
@@ -105,7 +129,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """
         return self._predicted(X, "probabilities")
 
-    def predict_log_proba(self, X):
+    def predict_log_proba(self, X: MatrixLike) -> NDArray[np.floating]:
         """Logarithms of the probabilities, precise where a probability itself would be 0.
 
         Parameters
@@ -120,7 +144,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     # ---- exits
 
-    def to_sklearn(self):
+    def to_sklearn(self) -> LogisticRegression:
         """This model as one of scikit-learn's, for all that knows LogisticRegression: converters, servers, explainers.
 
         Returns

@@ -1,11 +1,14 @@
 """A whole search in one pass: the candidates of a fold train side by side on the one X, and are scored on it in place."""
 
+from __future__ import annotations
+
 import time
 import warnings
+from collections.abc import Callable
 from functools import cache, cached_property
 from inspect import signature
 from numbers import Integral, Real
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from sklearn.base import clone
@@ -15,12 +18,15 @@ from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.utils import check_random_state
 
 from skdl import _validation
-from skdl._callbacks import CallbackSupportMixin, Task, with_callbacks
+from skdl._callbacks import CallbackSupportMixin, Task, callback_managed
 from skdl._classifier import SoftmaxRegressionClassifier
 from skdl._model import SoftmaxModel
 from skdl._parameters import check
 from skdl._problem import pose
 from skdl._sgd import solve, solve_all
+
+if TYPE_CHECKING:
+    pass
 
 # What a search may vary.
 SEARCHED = (
@@ -114,36 +120,46 @@ validation_scores_, lr_, alpha_, scale_
     True
     """
 
+    cv_results_: dict[str, Any]
+    best_index_: int
+    best_params_: dict[str, Any]
+    best_score_: float
+    best_estimator_: SoftmaxRegressionClassifier
+    refit_time_: float
+    n_splits_: int
+    scorer_: Any
+    multimetric_: bool
+
     def __init__(
         self,
         *,
-        param_grid=None,
-        cv=None,
-        scoring=None,
-        refit=True,
-        return_train_score=False,
-        error_score=np.nan,
-        lr="auto",
-        batch_size=128,
-        max_iter="auto",
-        lr_schedule="cosine",
-        momentum=0.9,
-        alpha="auto",
-        l1_ratio=0.0,
-        standardize=True,
-        fit_intercept=True,
-        shuffle=True,
-        tol=1e-4,
-        n_iter_no_change=5,
-        early_stopping=False,
-        validation_fraction=0.1,
-        class_weight=None,
-        backend="openmp",
-        device=None,
-        n_jobs=None,
-        random_state=None,
-        verbose=0,
-    ):
+        param_grid: dict[str, Any] | list[dict[str, Any]] | None = None,
+        cv: Any = None,
+        scoring: Any = None,
+        refit: bool | str | Callable[[dict[str, Any]], int] = True,
+        return_train_score: bool = False,
+        error_score: float | Literal["raise"] = np.nan,
+        lr: float | Literal["auto"] = "auto",
+        batch_size: int = 128,
+        max_iter: int | Literal["auto"] = "auto",
+        lr_schedule: Literal["constant", "linear", "cosine"] = "cosine",
+        momentum: float = 0.9,
+        alpha: float | Literal["auto"] = "auto",
+        l1_ratio: float = 0.0,
+        standardize: bool = True,
+        fit_intercept: bool = True,
+        shuffle: bool = True,
+        tol: float = 1e-4,
+        n_iter_no_change: int = 5,
+        early_stopping: bool = False,
+        validation_fraction: float = 0.1,
+        class_weight: dict[Any, float] | dict[Any, int] | Literal["balanced"] | None = None,
+        backend: Literal["openmp", "opencl"] = "openmp",
+        device: str | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
         self.param_grid = param_grid
         self.cv = cv
         self.scoring = scoring
@@ -171,7 +187,7 @@ validation_scores_, lr_, alpha_, scale_
         self.random_state = random_state
         self.verbose = verbose
 
-    @with_callbacks
+    @callback_managed
     def fit(self, X, y, sample_weight=None, groups=None, *, X_val=None, y_val=None, sample_weight_val=None):
         """Train and score all candidates, and train the best on all rows.
 
@@ -610,7 +626,7 @@ def _set_times(results, outcomes):
         results[f"mean_{name}_time"], results[f"std_{name}_time"] = seconds.mean(axis=0), seconds.std(axis=0)
 
 
-def one_standard_error(results):
+def one_standard_error(results: dict[str, Any]) -> int:
     """The candidate of the largest `alpha` whose score is within one standard error of the best: for ``refit``.
 
     Scores of neighbours on a path of `alpha` hardly differ; of these, the model that the penalty holds most is the least likely

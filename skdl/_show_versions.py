@@ -20,7 +20,7 @@ def _installed(package):
         return "not installed"
 
 
-def show_versions():
+def show_versions() -> None:
     """Print what skdl was built with and what it found: OpenMP, threads, instruction set, backends, versions.
 
     Examples

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = {
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.py", "*.pyx", "*.h", "*.cl")
+    for pattern in ("*.py", "*.pyx", "*.h", "*.cl", "py.typed")
     for path in ROOT.glob(f"skdl/**/{pattern}")
 }
 
@@ -62,6 +62,9 @@ def test_sdist_and_wheel(built):
         assert len(extension) == 1
         assert b".debug_info" not in archive.read(*extension)
     installed = {name for name in SOURCES if name.endswith((".py", ".cl"))}
+    extension = {name for name in held if re.fullmatch(r"skdl/_kernels\.[\w.-]+\.(so|pyd)", name)}
+    assert len(extension) == 1
+    installed = {name for name in SOURCES if name.endswith((".py", ".cl", "py.typed"))}
     assert {name for name in held if ".dist-info/" not in name} == installed | extension
     assert any(name.endswith("licenses/LICENSE") for name in held)
 
