@@ -28,6 +28,22 @@ NUMBERS = (
     *(f"sparse[{x}" for x in ("float", "int", "uint", "bool")),
 )
 
+
+def check_on_host(values, name):
+    """Raise TypeError where an array of torch, CuPy or another library does not lie in the host's memory.
+
+    Their own errors do not name the argument, or there are none but a silent copy.
+    """
+    has_device = hasattr(type(values), "device")  # a data frame may have a column of this name
+    device = str(values.device) if has_device else "a GPU" if hasattr(values, "__cuda_array_interface__") else "cpu"
+    if "cpu" not in device.lower():
+        copy = next((f"{name}.{method}()" for method in ("cpu", "get") if hasattr(values, method)), "a copy")
+        raise TypeError(
+            f"{name}, of type {type(values).__name__}, is on {device}, but skdl reads the host's memory: pass {copy}. To train "
+            "on a GPU, set backend='opencl', which sends arrays of the host there."
+        )
+
+
 # ---- X
 
 
@@ -50,6 +66,7 @@ def validate_prediction(estimator, X):
 
 
 def _converted(estimator, X, *y, **checks):
+    check_on_host(X, "X")
     X = as_csr(X) if sparse.issparse(X) else _as_numbers(X)
     types = SPARSE_TYPES if sparse.issparse(X) else DENSE_TYPES
     return validate_data(estimator, X, *y, accept_sparse="csr", dtype=types, order="C", **checks)
@@ -194,6 +211,7 @@ def _without_duplicates(X):
 
 def plain_labels(y, name):
     """Labels whose type NumPy would lose or not know as NumPy's: nullable integers and bool, and integers as objects."""
+    check_on_host(y, name)
     dtype = getattr(y, "dtype", None)
     if isinstance(dtype, np.dtype) and dtype.kind in "mM" and np.isnat(np.asarray(y)).any():
         raise ValueError(f"{name} contains missing values: expected a label for each row.")
@@ -291,6 +309,7 @@ def check_weight(weight, n_samples, name="sample_weight"):
     """Weights as (n_samples,) float64, or None."""
     if weight is None:
         return None
+    check_on_host(weight, name)
     if isinstance(weight, Real):
         weight = np.full(n_samples, weight, dtype=np.float64)
     weight = check_array(weight, dtype=np.float64, ensure_2d=False, input_name=name)

@@ -3,7 +3,8 @@
 import copy
 import re
 import reprlib
-from functools import cache
+from functools import cache, partial
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -395,6 +396,85 @@ for name, make in MALFORMED.items():
         row(f"{name} lr={lr}", STRUCTURE, methods=FITS, params={"lr": lr}, X=make)
     row(name, STRUCTURE, methods=["predict", "predict_proba"], before=FITTED, X=make)
     row(f"{name} in X_val", STRUCTURE, X_val=make, y_val=Y)
+
+# ---- arrays that lie elsewhere
+
+
+class OnDevice:
+    """What torch's arrays on a GPU have: a device, and words of their own for NumPy."""
+
+    device = "cuda:0"
+
+    def __init__(self, values):
+        self.shape, self.dtype, self.ndim, self.values = values.shape, values.dtype, values.ndim, values
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy.")
+
+
+class Numba:
+    """What has no device to tell of."""
+
+    __cuda_array_interface__: ClassVar = {}
+
+    def __init__(self, values):
+        pass
+
+
+class Torch(OnDevice):
+    def cpu(self):
+        raise AssertionError("nobody has asked for a copy")
+
+
+class CuPy(OnDevice):
+    device, __cuda_array_interface__ = type("Device", (), {"__str__": lambda self: "<CUDA Device 0>"})(), {}
+
+    def get(self):
+        raise AssertionError("nobody has asked for a copy")
+
+
+class Silent(OnDevice):
+    """As JAX's: NumPy would be given a copy."""
+
+    def __array__(self, dtype=None, copy=None):
+        return self.values
+
+
+def meta(values):
+    return pytest.importorskip("torch").as_tensor(values).to("meta")
+
+
+for kind, device, copy_by in [
+    (Torch, "cuda:0", r"{}\.cpu\(\)"),
+    (CuPy, "<CUDA Device 0>", r"{}\.get\(\)"),
+    (Numba, "a GPU", "a copy"),
+    (Silent, "cuda:0", "a copy"),
+    (meta, "meta", r"{}\.cpu\(\)"),
+]:
+    for argument, values, methods in [
+        ("X", X, ALL),
+        ("y", Y, FITS),
+        ("sample_weight", np.ones(N), FITS),
+        ("classes", np.arange(3), ["partial_fit"]),
+        ("X_val", X, ["fit"]),
+        ("y_val", Y, ["fit"]),
+        ("sample_weight_val", np.ones(N), ["fit"]),
+    ]:
+        others = {"X_val": X, "y_val": Y} if argument.endswith("_val") else {}
+        name = "X" if argument == "X_val" else argument  # which the message has before it
+        words = argument, f"is on {device}, but", f"pass {copy_by.format(name)}", "backend='opencl'"
+        arguments = {**others, argument: partial(kind, values)}
+        row(
+            f"{kind.__name__} as {argument}",
+            *words,
+            error=TypeError,
+            methods=methods,
+            before=["nothing", "fit"],
+            **arguments,
+        )
 
 # ---- divergence
 

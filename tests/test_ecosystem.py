@@ -284,6 +284,11 @@ def test_frames(frame):
         clf.predict(X_VAL)
 
 
+def test_a_column_may_be_called_device(frame):
+    """Which arrays of other libraries have as an attribute."""
+    same_model(make().fit(frame(X[:, 18:20], ["device", "other"]), Y), make().fit(X[:, 18:20], Y))
+
+
 def test_validation_frames(frame):
     names = [f"pixel {j}" for j in range(64)]
     clf = make()
