@@ -3,14 +3,12 @@
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 from skdl import _kernels
-from skdl._backends import BACKENDS
 from skdl._version import __version__
 from skdl.openmp import _threads
 
-PACKAGES = ["scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl", "cython", "pyopencl"]
+PACKAGES = ["scikit-learn", "numpy", "scipy", "joblib", "threadpoolctl", "cython", "pyopencl", "skl2onnx"]
 
 
 def _installed(package):
@@ -20,8 +18,18 @@ def _installed(package):
         return "not installed"
 
 
+def _opencl_devices():
+    try:
+        from skdl.opencl._device import all_devices
+
+        devices = ", ".join(f"{indices} {device.name.strip()}" for indices, device in all_devices())
+    except (ImportError, RuntimeError) as error:
+        return f"no: {error}"
+    return devices or "no: PyOpenCL finds no device"
+
+
 def show_versions() -> None:
-    """Print what skdl was built with and what it found: OpenMP, threads, instruction set, backends, versions.
+    """Print what skdl was built with and what it found: OpenMP, OpenCL's devices, threads, instruction set, versions.
 
     Examples
     --------
@@ -34,9 +42,9 @@ def show_versions() -> None:
         "python": sys.version.split()[0],
         "platform": platform.platform(),
         "OpenMP": "yes" if _kernels.OPENMP else "no: built without it, so fits run on one thread",
+        "OpenCL": _opencl_devices(),
         "threads": _threads.max_threads(None),
         "instruction set": f"{_threads.isa()[1]} (of {', '.join(_kernels.instruction_sets())})",
-        "backends": ", ".join(BACKENDS) + ("" if find_spec("pyopencl") else " (which needs PyOpenCL)"),
     }
     rows.update({package: _installed(package) for package in PACKAGES})
     for name, value in rows.items():

@@ -20,6 +20,7 @@ from scipy import sparse
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
+import skdl
 from skdl._convergence import Monitor
 from skdl.opencl import __main__, _device, _layout, _memory, _program
 
@@ -131,9 +132,23 @@ def test_a_fitted_model_predicts_without_pyopencl(tmp_path):
     assert float(run(program).stdout) == model.score(DIGITS, LABELS)
 
 
-def test_without_pyopencl():
-    done = run("import sys; sys.modules['pyopencl'] = None; model.fit(X, y)")
+@pytest.mark.parametrize("call", ["fit(X, y)", "partial_fit(X, y, classes=range(10))"])
+def test_without_pyopencl(call):
+    done = run(f"import sys; sys.modules['pyopencl'] = None; model.{call}")
     assert "ImportError: backend='opencl' needs PyOpenCL: pip install 'skdl[opencl]'." in done.stderr
+
+
+def test_show_versions(capsys, monkeypatch):
+    (indices, device), *_ = _device.all_devices()
+    skdl.show_versions()
+    assert re.search(rf"^OpenCL +{indices} {re.escape(device.name.strip())}", capsys.readouterr().out, re.MULTILINE)
+    monkeypatch.setattr(_device, "all_devices", list)
+    skdl.show_versions()
+    assert re.search("^OpenCL +no: PyOpenCL finds no device$", capsys.readouterr().out, re.MULTILINE)
+    shown = run("import sys, skdl; sys.modules['pyopencl'] = None; skdl.show_versions()").stdout
+    assert re.search(
+        "^OpenCL +no: backend='opencl' needs PyOpenCL: pip install 'skdl\\[opencl\\]'.$", shown, re.MULTILINE
+    )
 
 
 def test_the_program_without_pyopencl():

@@ -42,6 +42,11 @@ def test_readme_names_the_commands_of_the_makefile():
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
 
 
+def test_help_opens_with_an_example():
+    _, example, *_ = inspect.getdoc(skdl).split("\n\n")
+    assert re.match(r"(>>> .*\n){3}\S", example)
+
+
 @pytest.mark.parametrize(
     "function",
     [skdl.SoftmaxRegressionClassifier, *(getattr(skdl.SoftmaxRegressionClassifier, name) for name in
@@ -60,4 +65,4 @@ def test_docstrings_name_the_parameters(function):
 def test_docstring_examples(module):
     results = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert results.failed == 0
-    assert results.attempted > 0 or module is skdl
+    assert results.attempted > 0
