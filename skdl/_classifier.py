@@ -117,8 +117,11 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     coef_ : ndarray of shape (n_classes, n_features), or (1, n_features) for two classes
         float64 if X was, else float32.
     intercept_ : ndarray of shape (n_classes,), or (1,) for two classes
+        0 with ``fit_intercept=False``.
     classes_ : ndarray of shape (n_classes,)
+        The labels, sorted.
     n_features_in_ : int
+        Number of features of X.
     feature_names_in_ : ndarray of shape (n_features_in_,)
         Only if X had feature names that are all strings.
     n_iter_ : int

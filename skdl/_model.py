@@ -24,9 +24,15 @@ if TYPE_CHECKING:
 
     MatrixLike = ArrayLike | sparray | spmatrix
 
+# The address of a class's documentation, with {estimator_name} in it, and empty until there is one: then scikit-learn's HTML
+# links to it and shows what the docstring says of each parameter.
+DOCUMENTATION = ""
+
 
 class SoftmaxModel(ClassifierMixin, BaseEstimator):
     """What estimators have in common whose fitted attributes are `coef_`, `intercept_`, `classes_` and so on."""
+
+    _doc_link_module, _doc_link_template = "skdl", DOCUMENTATION
 
     coef_: NDArray[np.floating]
     intercept_: NDArray[np.floating]

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import warnings
 from functools import partial
 
@@ -209,6 +210,18 @@ def test_parameters():
     assert not [name for name in vars(copied) if name.endswith("_")]
     same_model(copied.fit(X, Y), clf)
     assert "batch_size=7" in repr(clf)
+
+
+def test_html(monkeypatch):
+    """scikit-learn's, which links to the documentation and shows what it says as soon as there is an address."""
+    clf = make(early_stopping=True).fit(X, Y)
+    assert "href" not in clf._repr_html_() and "batch_size" in clf._repr_html_()
+    monkeypatch.setattr(SoftmaxRegressionClassifier, "_doc_link_template", "https://example.org/{estimator_name}.html")
+    shown = clf._repr_html_()
+    assert 'href="https://example.org/SoftmaxRegressionClassifier.html"' in shown
+    told = set(re.findall(r'<span class="param-doc-description"\s*style="[^"]*">\s*(\w+): [^<]+<br><br>[^<]+', shown))
+    fitted = {name for name in vars(clf) if name.endswith("_")}
+    assert told == {*clf.get_params(), *fitted}
 
 
 def by_joblib(clf, path):
