@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from copy import copy
 
 import numpy as np
 import pytest
@@ -132,12 +133,11 @@ class Problem:
     def started(self, batch_size, *, W=None, b=None, momentum=0.0, l1=None, l2=None, fit_intercept=True,
                 coordinates=False, n_jobs=1):  # fmt: skip
         """A `Training` that begins with W and b."""
-        W, b = self.W if W is None else W, self.b if b is None else b
-        backend = self.backend(n_jobs)
-        mean, scale = (self.mean, self.scale) if coordinates else (None, None)
-        l1, l2 = (None if penalty is None else penalty[np.newaxis] for penalty in (l1, l2))
-        return backend.start(with_model_axis((W, b)), with_model_axis((self.V, self.v)), mean=mean, scale=scale, l1=l1, l2=l2,
-                             momentum=np.array([momentum]), fit_intercept=fit_intercept, batch_size=batch_size)  # fmt: skip
+        alone = copy(self)
+        alone.W, alone.b = self.W if W is None else W, self.b if b is None else b
+        settings = {"momentum": momentum, "l1": l1, "l2": l2}
+        how = {"fit_intercept": fit_intercept, "coordinates": coordinates, "n_jobs": n_jobs}
+        return started_side_by_side([alone], [settings], batch_size, **how)
 
     def run(self, step_sizes, batch_size, *, n_epochs=1, **settings):
         """Mean loss, coef, intercept and velocity after epochs of the backend."""
@@ -166,3 +166,28 @@ class Problem:
                 l1=np.broadcast_to(l1, d), l2=np.broadcast_to(l2, d), fit_intercept=fit_intercept, lazy=csr,
             )  # fmt: skip
         return loss, W, b, (V, v)
+
+    def others(self, n_models):
+        """So many problems on the same rows, each with parameters and velocities of its own."""
+        problems, rng = [copy(self) for _ in range(n_models)], np.random.default_rng(n_models)
+        for problem in problems:
+            for name in "WbVv":
+                setattr(problem, name, getattr(self, name) * rng.uniform(0.5, 1.5, getattr(self, name).shape))
+        return problems
+
+
+def started_side_by_side(problems, settings, batch_size, *, fit_intercept=True, coordinates=False, n_jobs=1):
+    """A `Training` of problems on the same rows; the settings of each are its momentum, l1 and l2."""
+    first = problems[0]
+
+    def of_all(values):
+        return None if any(value is None for value in values) else np.stack(values)
+
+    parameters, velocity = (
+        tuple(of_all([getattr(p, name) for p in problems]) for name in pair) for pair in ("Wb", "Vv")
+    )
+    mean, scale = (first.mean, first.scale) if coordinates else (None, None)
+    return first.backend(n_jobs).start(
+        parameters, velocity, mean=mean, scale=scale, fit_intercept=fit_intercept, batch_size=batch_size,
+        **{name: of_all([of_model[name] for of_model in settings]) for name in ("momentum", "l1", "l2")},
+    )  # fmt: skip

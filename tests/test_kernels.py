@@ -2,10 +2,12 @@
 OpenCL's with the tiles of CPUs and of GPUs.
 """
 
+from copy import copy
+
 import numpy as np
 import pytest
 import reference
-from _helpers import Problem, logits, predicted
+from _helpers import Problem, logits, predicted, started_side_by_side
 from scipy import sparse
 from scipy.special import log_softmax, softmax
 
@@ -40,6 +42,8 @@ def many_parts(monkeypatch):
     monkeypatch.setattr(_layouts, "BLOCK_VECTORS", 1)
     monkeypatch.setattr(_layouts, "MAX_CHUNK_BYTES", 1)
     monkeypatch.setattr(_threads, "FLOP_PER_THREAD", 1)
+    monkeypatch.setattr("skdl.opencl._layout.FUSED_LOGITS", 0)
+    monkeypatch.setattr("skdl.opencl._layout.CHUNK_BYTES", {"cpu": 1 << 12, "gpu": 1 << 12})
 
 
 def relative_error(a, b):
@@ -143,6 +147,94 @@ def test_blocks_chunks_and_threads(many_parts, kernel_path, n, d, n_logits, batc
         assert loss == results[0][0]
         for a, first in ((W, results[0][1]), (b, results[0][2]), (V, results[0][3][0]), (v, results[0][3][1])):
             np.testing.assert_array_equal(a, first)
+
+
+def settings_of_models(n_models, d):
+    """Momentum and penalties, no two the same; some are 0."""
+    return [
+        {"momentum": 0.9 * m / n_models, "l1": np.full(d, 0.02 * (m % 3)), "l2": np.full(d, 0.1 * (m % 4))}
+        for m in range(n_models)
+    ]
+
+
+def trained(problem, training, step_sizes, n_epochs=2):
+    """Losses, parameters and velocities of each model after epochs in one call."""
+    orders = np.stack([np.roll(problem.order, epoch) for epoch in range(n_epochs)])
+    step_sizes = np.repeat(np.asarray(step_sizes)[:, np.newaxis], n_epochs, axis=1)
+    losses = training.run(problem.block, orders, step_sizes)
+    return list(zip(losses, *training.parameters(), *training.velocity(), strict=True))
+
+
+def same_course(got, expected, settings):
+    """The same bits. A velocity that no momentum uses need not be kept."""
+    for a, b in zip(got, expected[: 5 if settings["momentum"] else 3], strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("parts", ["one part", "many parts"])
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    ("n_models", "n", "d", "n_logits", "batch_size"),
+    [(5, 21, 7, 1, 6), (18, 101, 250, 1, 40), (5, 50, 33, 3, 16), (4, 60, 130, 10, 32), (3, 33, 20, 70, 16)],
+)
+def test_models_side_by_side(kernel_path, request, n_models, n, d, n_logits, batch_size, dtype, csr, parts):
+    """Each takes the steps that it takes alone, to the bit, and these are the twin's."""
+    if parts == "many parts":
+        request.getfixturevalue("many_parts")
+    p = Problem(n, d, n_logits, backend=kernel_path, storage=dtype, csr=csr)
+    models, settings = p.others(n_models), settings_of_models(n_models, d)
+    step_sizes = np.linspace(0.05, 0.3, n_models)[:, np.newaxis] * np.linspace(1, 0.5, -(-n // batch_size))
+
+    def started(these):
+        return started_side_by_side(models[these], settings[these], batch_size, coordinates=True, n_jobs=3)
+
+    for m, together in enumerate(trained(p, started(slice(None)), step_sizes)):
+        these = slice(m, m + 1)
+        [alone] = trained(p, started(these), step_sizes[these])
+        same_course(together, alone, settings[m])
+    tolerance = 1e-9 if dtype == "float64" else 1e-4
+    for m, (losses, *got) in enumerate(trained(p, started(slice(None)), step_sizes, n_epochs=1)):
+        loss, W, b, velocity = models[m].run_twin(step_sizes[m], batch_size, coordinates=True, **settings[m])
+        assert losses[0] / n == pytest.approx(loss, rel=tolerance)
+        for a, right in zip(got, (W, b, *velocity) if settings[m]["momentum"] else (W, b), strict=False):
+            np.testing.assert_allclose(a, right, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("csr", [False, True])
+@pytest.mark.parametrize("n_logits", [1, 3, 70])
+def test_a_model_changes_and_another_leaves(kernel_path, n_logits, csr):
+    """New penalties are of one model alone, and those that stay go on as they were."""
+    n_models, d, changed, stay = 4, 20, 1, [0, 1, 3]
+    p = Problem(40, d, n_logits, backend=kernel_path, storage="float32", csr=csr)
+    models, settings, step_sizes = p.others(n_models), settings_of_models(n_models, d), np.full((n_models, 3), 0.1)
+    new = {"l1": np.linspace(0, 0.1, d), "l2": np.linspace(0.2, 0.1, d)}
+
+    def first_part(these):
+        """Training of some models, after an epoch with the old penalties and one with the new."""
+        training = started_side_by_side([models[m] for m in these], [settings[m] for m in these], 16)
+        trained(p, training, step_sizes[these], n_epochs=1)
+        if changed in these:
+            training.penalise(these.index(changed), **new)
+        trained(p, training, step_sizes[these], n_epochs=1)
+        return training
+
+    alone = [first_part([m]) for m in stay]
+    together = first_part(list(range(n_models)))
+    settings[changed].update(new)
+    for get in (together.parameters, together.velocity):
+        for of_all, of_one in zip(get(), get(slice(2, 3)), strict=True):
+            np.testing.assert_array_equal(of_all[2:3], of_one)
+    left = copy(models)
+    for m in stay:
+        left[m] = copy(models[m])
+        (left[m].W, left[m].b), (left[m].V, left[m].v) = (
+            (a[m] for a in pair) for pair in (together.parameters(), together.velocity())
+        )
+    restarted = started_side_by_side([left[m] for m in stay], [settings[m] for m in stay], 16)
+    for m, got, training in zip(stay, trained(p, restarted, step_sizes[stay]), alone, strict=True):
+        [expected] = trained(p, training, step_sizes[[m]])
+        same_course(got, expected, settings[m])
 
 
 @pytest.mark.parametrize("csr", [False, True])
