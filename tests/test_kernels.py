@@ -201,6 +201,18 @@ def test_models_side_by_side(kernel_path, request, n_models, n, d, n_logits, bat
             np.testing.assert_allclose(a, right, rtol=tolerance, atol=tolerance)
 
 
+def test_parts_follow_from_one_model(kernel_path, monkeypatch):
+    """Where a minibatch of one model just fits in one part, so does that of many."""
+    monkeypatch.setattr(_layouts, "MAX_CHUNK_BYTES", 1 << 15)
+    monkeypatch.setattr(_opencl_layout, "FUSED_LOGITS", 40 * 3)
+    n_models, d = 20, 130
+    p = Problem(101, d, 3, backend=kernel_path, storage="float32")
+    models, settings, step_sizes = p.others(n_models), settings_of_models(n_models, d), np.full((n_models, 3), 0.1)
+    together = trained(p, started_side_by_side(models, settings, 40), step_sizes)
+    alone = trained(p, started_side_by_side(models[-1:], settings[-1:], 40), step_sizes[-1:])
+    same_course(together[-1], alone[0], settings[-1])
+
+
 @pytest.mark.parametrize("csr", [False, True])
 @pytest.mark.parametrize("n_logits", [1, 3, 70])
 def test_a_model_changes_and_another_leaves(kernel_path, n_logits, csr):

@@ -15,8 +15,9 @@ from sklearn.metrics import log_loss
 from skdl._auto import auto_lr, largest_curvature
 from skdl._backends import get_backend
 from skdl._data import Block, InMemory
+from skdl._parameters import check
 from skdl._scaling import Scaling
-from skdl._sgd import run_epochs
+from skdl._sgd import run_epochs, solve, solve_all
 from skdl._validation import hold_out
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -228,3 +229,39 @@ def test_parameters_are_copies(csr):
     problem.epochs(training, [0.1] * 3, 1)
     for got, expected in zip(before, (problem.W, problem.b, problem.V, problem.v), strict=True):
         assert_array_equal(got, expected[np.newaxis])
+
+
+@pytest.mark.parametrize("kind", ["dense", "csr", "two classes", "validated"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_candidates_are_solved_as_alone(backend, dtype, kind):
+    """Models that share minibatches train side by side; some end early, one diverges, and the others go on as they were."""
+    x, y = X.astype(dtype), Y % 2 if kind == "two classes" else Y
+    source = InMemory(sparse.csr_array(x) if kind == "csr" else x, y)
+    candidates = [
+        check(make(**{"max_iter": 6, "alpha": 1e-3, "lr": 1e-3, **params}))
+        for params in (
+            {},
+            {"momentum": 0.5, "l1_ratio": 0.5},
+            {"max_iter": 2, "lr": 3e-4},
+            {"lr": 1e30, "alpha": 0.0},
+            {"lr": "auto", "alpha": "auto"},
+            {"lr": "auto", "max_iter": 40},
+            {"alpha": 0.0, "lr_schedule": "constant", "tol": 0.1, "n_iter_no_change": 1},
+            {"batch_size": 100},
+        )
+    ]
+    kwargs = {"validate": lambda coef, intercept: (abs(coef).mean(), 0.5)} if kind == "validated" else {}
+    n_outputs = 1 if kind == "two classes" else 10
+    together = solve_all(source, candidates, get_backend(backend)(source, n_outputs), **kwargs)
+    for got, options in zip(together, candidates, strict=True):
+        try:
+            alone = solve(source, options, get_backend(backend)(source, n_outputs), **kwargs)
+        except ValueError as error:
+            assert str(got) == str(error)
+            assert "lr=1e+30" in str(error)
+            continue
+        assert_array_equal(got.coef, alone.coef)
+        assert_array_equal(got.intercept, alone.intercept)
+        assert got.history == alone.history
+        assert (got.lr, got.alpha, got.advice) == (alone.lr, alone.alpha, alone.advice)
+    assert len({len(solution.history.loss_curve) for solution in together if not isinstance(solution, ValueError)}) > 2
