@@ -289,6 +289,37 @@ def test_what_is_placed_counts_as_memory(monkeypatch):
     assert memory.allocated == X.nbytes
 
 
+@pytest.mark.parametrize("csr", [False, True])
+def test_what_a_training_reserves_it_gives_back(csr):
+    """As soon as it is dropped: while a fit goes on the way to its optimum is measured by short ones."""
+    p = Problem(60, 40, 10, backend="opencl", storage="float32", csr=csr)
+    backend = p.backend()
+    memory = backend.memory
+    before = memory.allocated
+
+    def started(n_models):
+        training = backend.start(None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.zeros(n_models),
+                                 fit_intercept=True, batch_size=20)  # fmt: skip
+        training.run(p.block, p.order[np.newaxis], np.full((n_models, 1, 3), 0.1))
+        return training
+
+    gc.disable()
+    try:
+        one = started(1)
+        of_one = memory.allocated - before
+        several = started(5)
+        assert of_one > 0 and memory.allocated > before + 3 * of_one
+        del several
+        assert memory.allocated == before + of_one
+        predict = backend.predictor(p.X)
+        predict(one.parameters())
+        assert memory.allocated > before + of_one
+        del one, predict
+        assert memory.allocated == before
+    finally:
+        gc.enable()
+
+
 def test_csr_larger_than_a_buffer(monkeypatch):
     X = sparse.csr_array(DIGITS)
     whole = make(batch_size=100).fit(X, LABELS)

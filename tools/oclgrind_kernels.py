@@ -17,16 +17,18 @@ import numpy as np
 from skdl.opencl import _device, _layout, _program
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from _helpers import Problem, logits
+from _helpers import Problem, logits, started_side_by_side
 
 LIBRARY = "/usr/lib/oclgrind/liboclgrind-rt-icd.so"  # where Debian and Ubuntu put it
+# Models side by side: those of two classes fill a vector and begin another.
+N_MODELS = 9
 # PyOpenCL asks each device for vendors' extras when it builds a program; oclgrind calls that an invalid value.
 NOT_OURS = "Oclgrind - OpenCL runtime error detected\n\tFunction: clGetDeviceInfo\n\tError:    CL_INVALID_VALUE\n"
 NOT_OURS += "\tFor argument 'param_name'\n"
 
 
 def run_kernels():
-    """Every kernel, with tails in rows, features and classes, on the tiles of CPUs and of GPUs."""
+    """Every kernel, with tails in rows, features, classes and models, on the tiles of CPUs and of GPUs."""
     for kind in "cpu", "gpu":
         for fused_logits in 0, 1 << 14:
             for n_logits in 1, 3, 70:
@@ -38,10 +40,13 @@ def run_kernels():
                         patch.object(_program, "LARGEST_GROUP", 64),
                     ):
                         p = Problem(21, 66, n_logits, backend="opencl", storage="float32", csr=csr)
-                        penalty = {"l1": np.full(66, 0.01), "l2": np.full(66, 0.01)}
-                        settings = {"momentum": 0.5, "coordinates": True, "n_epochs": 2, **penalty}
-                        loss = p.run([0.1, 0.1, 0.1], 9, **settings)[0]
-                        np.testing.assert_allclose(loss, p.run_twin([0.1, 0.1, 0.1], 9, **settings)[0], rtol=1e-5)
+                        settings = {"momentum": 0.5, "l1": np.full(66, 0.01), "l2": np.full(66, 0.01)}
+                        problems, step_sizes = p.others(N_MODELS), np.full((N_MODELS, 2, 3), 0.1)
+                        training = started_side_by_side(problems, N_MODELS * [settings], 9, coordinates=True)
+                        losses = training.run(p.block, np.stack(2 * [p.order]), step_sizes)[:, -1] / 21
+                        for loss, problem in zip(losses, problems, strict=True):
+                            expected = problem.run_twin([0.1] * 3, 9, coordinates=True, n_epochs=2, **settings)[0]
+                            np.testing.assert_allclose(loss, expected, rtol=1e-5)
                         logits("opencl", p.X, p.W, p.b)
                         p.backend().statistics(p.block, p.order)
     print("ran every kernel")

@@ -23,11 +23,12 @@ def row_length(n_features):
 class Layout:
     """Tiles, slices, panels and scratch, as `softmax.cl` explains them, for minibatches of `batch_size` rows.
 
-    For prediction alone there is neither velocity nor residuals, and a chunk counts as a minibatch.
+    What the order of a sum depends on, slices and chunks, follows from one model's shapes. For prediction alone there is
+    neither velocity nor residuals, and a chunk counts as a minibatch.
     """
 
-    def __init__(self, memory, dtype, storage, n_features, n_outputs, batch_size, *, is_sparse, trains):
-        self.memory, self.dtype = memory, dtype
+    def __init__(self, memory, dtype, storage, n_features, n_outputs, batch_size, *, is_sparse, trains, n_models=1):
+        self.memory, self.dtype, self.n_models = memory, dtype, n_models
         self.n_features, self.n_outputs, self.ld = n_features, n_outputs, row_length(n_features)
         self.is_sparse = is_sparse
         kind = "cpu" if _device.is_cpu(memory.device) else "gpu"
@@ -35,22 +36,30 @@ class Layout:
         self.fused = trains and not is_sparse and batch_size <= min(fitting, FUSED_LOGITS // n_outputs)
         self.chunk = batch_size if is_sparse else min(batch_size, fitting)
         self.batch_size = batch_size if trains else self.chunk
-        flop = 2 * self.chunk * n_outputs * self.ld
+        flop = 2 * self.chunk * n_models * n_outputs * self.ld
         self.program = Program(
-            memory.queue, dtype, storage, n_outputs, is_sparse=is_sparse, fused=self.fused, flop=flop
+            memory.queue, dtype, storage, n_outputs, is_sparse=is_sparse, trains=trains, fused=self.fused, flop=flop
         )
         tiles = self.tiles = self.program.tiles
-        self.n_panels = ceil_div(n_outputs, tiles["PANEL"])
+        self.bundle = tiles["VECTOR"] if n_outputs == 1 else 1
+        self.n_bundles = ceil_div(n_models, self.bundle)
+        self.bundle_panels = ceil_div(n_outputs, tiles["PANEL"])
+        self.n_panels = self.n_bundles * self.bundle_panels
         self.n_vectors = self.n_panels * tiles["PANEL"] // tiles["VECTOR"]
         self.ldr = round_up(self.chunk, tiles["ROWS"])
         self.slice = UNIT * ceil_div(self.ld // UNIT, self._wanted_slices(trains))
         self.n_slices = ceil_div(self.ld, self.slice)
+        # Groups that share the models of a fused minibatch: as many as keep the device busy.
+        self.n_model_shares = 1
+        if self.fused:
+            self.n_model_shares = max(1, min(self.program.n_items // tiles["GROUP"] // self.n_slices, self.n_bundles))
         n_bytes = self.ld * self.n_vectors * tiles["VECTOR"] * dtype.itemsize
-        memory.reserve(coefficients=n_bytes, velocity=trains * n_bytes)
+        memory.reserve(self, coefficients=n_bytes, velocity=trains * n_bytes)
         panels = self.n_panels, self.ldr, tiles["PANEL"]
         self.packed, self.logits, self.residuals = memory.scratch(
+            self,
             dtype,
-            packed=(not is_sparse, self.ldr, self.ld),
+            packed=(not is_sparse and self.n_model_shares, self.ldr, self.ld),
             logits=(1 + self.fused, self.n_slices, *panels),
             residuals=(trains, self.n_slices if self.fused else 1, *panels),
         )
@@ -61,17 +70,27 @@ class Layout:
         if self.fused:
             return max(1, min(n_items // self.tiles["GROUP"], n_units // 2))
         if trains and not self.is_sparse:
-            return max(1, min(n_items // self.n_tiles(self.ldr), n_units // 4))
+            return max(1, min(n_items // self.bundle_tiles(self.ldr), n_units // 4))
         return 1
 
+    def bundle_tiles(self, n_rows):
+        """Number of tiles of a product with so many rows and the outputs of a bundle of models."""
+        tiles = self.tiles
+        return n_rows // tiles["ROWS"] * self.bundle_panels * tiles["PANEL"] // (tiles["VECTOR"] * tiles["COLUMNS"])
+
     def n_tiles(self, n_rows):
-        """Number of tiles of a product with so many rows."""
-        return n_rows // self.tiles["ROWS"] * self.n_vectors // self.tiles["COLUMNS"]
+        """The same with the outputs of all models."""
+        return self.n_bundles * self.bundle_tiles(n_rows)
+
+    @property
+    def softmax_items(self):
+        """Work items of the kernel `softmax`."""
+        return self.n_bundles * self.chunk * self.tiles["ITEMS_PER_SOFTMAX_ROW"]
 
     def shape(self, n_order):
         """The arguments SHAPE of `softmax.cl`."""
-        shape = self.n_features, self.ld, self.n_outputs, self.n_panels, self.ldr, self.slice, self.n_slices
-        return *map(np.int32, (*shape, self.chunk, self.batch_size)), np.int64(n_order)
+        shape = self.n_features, self.ld, self.n_outputs, self.n_panels, self.n_bundles, self.ldr
+        return *map(np.int32, (*shape, self.slice, self.n_slices, self.chunk, self.batch_size)), np.int64(n_order)
 
     # ---- arrays
 
@@ -86,23 +105,39 @@ class Layout:
         """The arguments COORDINATES of `softmax.cl`."""
         return self.per_feature(mean, 0), self.per_feature(scale, 1)
 
+    def of_models(self, a):
+        """What belongs to models, (n_models, n), as the kernels want it: (n, n_bundles * bundle)."""
+        out = np.zeros((a.shape[1], self.n_bundles * self.bundle), self.dtype)
+        out[:, : self.n_models] = a.T
+        return out
+
+    @property
+    def model_lanes(self):
+        """Lanes of a model in its panels, those without an output included."""
+        return self.bundle_panels * self.tiles["PANEL"] // self.bundle
+
     def upload(self, coef, intercept, no_output=0):
-        """Parameters, or a number for all, in panels; lanes without an output get `no_output` for an intercept."""
-        panels = np.zeros((self.n_panels * self.tiles["PANEL"], self.ld), self.dtype)
-        panels[: self.n_outputs, : self.n_features] = coef
-        panels[: self.n_outputs, self.n_features] = intercept
-        panels[self.n_outputs :, self.n_features] = no_output
-        return self.memory.upload(panels.reshape(self.n_panels, -1, self.ld).swapaxes(1, 2))
+        """Parameters of models, or a number for all, in panels; lanes without an output get `no_output` for an intercept."""
+        lanes = np.zeros((self.n_panels * self.tiles["PANEL"], self.ld), self.dtype)
+        models = lanes[: self.n_models * self.model_lanes].reshape(self.n_models, self.model_lanes, self.ld)
+        models[:, : self.n_outputs, : self.n_features] = coef
+        models[:, : self.n_outputs, self.n_features] = intercept
+        models[:, self.n_outputs :, self.n_features] = no_output
+        return self.memory.upload(lanes.reshape(self.n_panels, -1, self.ld).swapaxes(1, 2))
 
     def upload_parameters(self, coef, intercept):
         """As `upload`; lanes without an output have the probability 0."""
         return self.upload(coef, intercept, no_output=-np.inf)
 
-    def download(self, buffer, n_rows):
-        """(n_outputs, n_rows) from panels."""
-        panels = np.empty((self.n_panels, n_rows, self.tiles["PANEL"]), self.dtype)
-        cl.enqueue_copy(self.memory.queue, panels, buffer)
-        return panels.swapaxes(1, 2).reshape(-1, n_rows)[: self.n_outputs]
+    def download(self, buffer, n_rows, models=slice(None)):
+        """(n_models, n_outputs, n_rows) of some models from panels."""
+        start, stop, _ = models.indices(self.n_models)
+        PANEL, lanes = self.tiles["PANEL"], self.model_lanes
+        first = start * lanes // PANEL
+        panels = np.empty((ceil_div(stop * lanes, PANEL) - first, n_rows, PANEL), self.dtype)
+        cl.enqueue_copy(self.memory.queue, panels, buffer, src_offset=first * n_rows * PANEL * self.dtype.itemsize)
+        rows = panels.swapaxes(1, 2).reshape(-1, n_rows)[start * lanes - first * PANEL :][: (stop - start) * lanes]
+        return rows.reshape(stop - start, lanes, n_rows)[:, : self.n_outputs]
 
     # ---- logits
 

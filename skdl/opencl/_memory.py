@@ -1,7 +1,7 @@
 """The memory of a device: what fits there, arrays on their way, and dense X, placed whole or streamed."""
 
 from contextlib import contextmanager
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 from scipy import sparse
@@ -20,7 +20,7 @@ class Memory:
 
     def __init__(self, device):
         self.device, self.largest_buffer = device, device.max_mem_alloc_size
-        self.reserved, self._placed, self._refreshed = 0, WeakValueDictionary(), {}
+        self._reserved, self._placed, self._refreshed = WeakKeyDictionary(), WeakValueDictionary(), {}
         with _device.readable_errors(device):
             self.queue = cl.CommandQueue(_device.context_of(device))
 
@@ -37,8 +37,8 @@ class Memory:
 
     @property
     def allocated(self):
-        """Bytes of what is reserved and of X wherever it is on the device."""
-        return self.reserved + sum(rows.n_bytes for rows in self._placed.values())
+        """Bytes of what is reserved by those who still live."""
+        return sum(self._reserved.values())
 
     def check(self, **n_bytes):
         """Raise MemoryError if buffers of these sizes do not fit beside those that exist."""
@@ -51,15 +51,15 @@ class Memory:
                 f"{self.largest_buffer / 1e6:.1f} MB are allowed in one buffer."
             )
 
-    def reserve(self, **n_bytes):
-        """Count buffers of these sizes as allocated, if they fit."""
+    def reserve(self, owner, **n_bytes):
+        """Count buffers of these sizes as allocated, if they fit, for as long as their owner lives."""
         self.check(**n_bytes)
-        self.reserved += sum(n_bytes.values())
+        self._reserved[owner] = self._reserved.get(owner, 0) + sum(n_bytes.values())
 
-    def scratch(self, dtype, **shapes):
-        """Buffers for arrays of these shapes."""
+    def scratch(self, owner, dtype, **shapes):
+        """Buffers for arrays of these shapes, which live as long as their owner."""
         n_bytes = {name: max(1, int(np.prod(shape))) * dtype.itemsize for name, shape in shapes.items()}
-        self.reserve(**n_bytes)
+        self.reserve(owner, **n_bytes)
         return [cl.Buffer(self.queue.context, cl.mem_flags.READ_WRITE, n) for n in n_bytes.values()]
 
     def upload(self, a):
@@ -97,7 +97,6 @@ class DenseRows:
     def __init__(self, memory, X):
         self.given = X  # kept alive, so that its id stays a key of `place`
         self.memory, self.X = memory, X.astype(_device.storage_dtype(memory.device, X.dtype), copy=False)
-        self.n_bytes = 0
         self.X_on_device = self._place_whole()
 
     def _place_whole(self):
@@ -109,7 +108,7 @@ class DenseRows:
             return cl.Buffer(memory.queue.context, flags, hostbuf=self.X)
         if memory.allocated + n_bytes > memory.device.global_mem_size / 2:
             return None
-        self.n_bytes = n_bytes
+        memory.reserve(self, X=n_bytes)
         return memory.upload(self.X)
 
     def stream(self, order, bounds):

@@ -33,7 +33,7 @@ class Predictor:
                 self._prepare(dtype)
             coef = self.layout.upload_parameters(coef, intercept)
             for start, stop in self._sparse_parts(coef) if self.is_sparse else self._dense_parts(coef):
-                logits = self.layout.download(self.layout.logits, self.layout.ldr).T[: stop - start]
+                logits = self.layout.download(self.layout.logits, self.layout.ldr)[0].T[: stop - start]
                 logits = np.ascontiguousarray(logits)  # a sum's order follows the order in memory
                 finite &= _softmax.fill(result, output, slice(start, stop), logits, self.y)
         return result[np.newaxis], finite
@@ -57,7 +57,7 @@ class Predictor:
 
     def _sparse_parts(self, coef):
         layout, zeros = self.layout, self.zeros  # no feature lags behind, so most arguments are not looked at
-        step = coef, coef, zeros, zeros, zeros, layout.dtype.type(0), np.int32(0)
+        step = coef, coef, zeros, zeros, zeros, zeros, np.int32(0)
         lag_tables = zeros, zeros, zeros, zeros
         for start in range(0, len(self.rows), layout.chunk):
             rows = self.rows[start : start + layout.chunk]

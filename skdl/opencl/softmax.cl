@@ -5,7 +5,8 @@
  *   STORAGE                 type of the values of X in memory: double, float, half (then HALF is defined as well), uchar, char
  *   SPARSE                  build the kernels for CSR as well
  *   GROUP                   work items of a group: 1 on a CPU, where vectors do the work
- *   VECTOR                  outputs of a vector; 1 only for two classes, which have one output
+ *   TWO_CLASSES             a model has one output: the logit of the second class against 0
+ *   VECTOR                  outputs of a vector
  *   ROWS, COLUMNS           a work item's tile of a matrix product: rows, and vectors of outputs
  *   PANEL                   outputs of a panel, a multiple of VECTOR * COLUMNS
  *   ITEMS_PER_SOFTMAX_ROW   work items that make the softmax of a row together, a power of two and a divisor of GROUP
@@ -16,8 +17,13 @@
  * zeros up to ld; logits and residuals are (panel, ldr, PANEL), with a row per sample. Lanes without an output have the
  * intercept -infinity: their probability is 0, and so are their residual and their gradient.
  *
- * Sums run in an order that depends on shapes and options alone: on one device, the same bits every time. The number of a
- * minibatch is passed as the offset of dimension 1, so that the arguments of a kernel are set once.
+ * Models that train side by side have panels of their own, one model's behind another's. Of two classes the lanes of a vector
+ * are models. Models that share vectors are a bundle: as many as there are lanes, or one. Whatever belongs to a model, such as
+ * its step sizes, is (..., n_bundles, BUNDLE).
+ *
+ * Sums run in an order that depends on options and one model's shapes alone: on one device, the same bits every time, however
+ * many models there are. The number of a minibatch is passed as the offset of dimension 1, so that the arguments of a kernel
+ * are set once.
  */
 #ifndef STORAGE
 #define STORAGE float
@@ -71,6 +77,17 @@ typedef JOIN(REAL, VECTOR) vector;
 #define SET(v, p) JOIN(vstore, VECTOR)(v, 0, p)
 #endif
 
+/* What belongs to the models of a bundle. OF_MODELS: that of bundle m, in row i. */
+#ifdef TWO_CLASSES
+#define BUNDLE VECTOR
+typedef vector bundle;
+#define OF_MODELS(p, i) GET((p) + ((size_t)(i) * n_bundles + m) * BUNDLE)
+#else
+#define BUNDLE 1
+typedef real bundle;
+#define OF_MODELS(p, i) (p)[(size_t)(i) * n_bundles + m]
+#endif
+
 #if GROUP == 1
 #define BARRIER
 #else
@@ -86,19 +103,20 @@ typedef JOIN(REAL, VECTOR) vector;
 /* (ld,) */
 #define COORDINATES __global const real *restrict mean, __global const real *restrict scale
 
-/* ld, n_panels: see Layout. ldr: rows of the scratch. slice: features of a slice, a multiple of ROWS. chunk: rows of a
- * minibatch that are processed together. n_order: rows of an epoch. */
-#define SHAPE                                                                                                    \
-    const int n_features, const int ld, const int n_outputs, const int n_panels, const int ldr, const int slice, \
-        const int n_slices, const int chunk, const int batch_size, const long n_order
+/* n_outputs: of a model. ld, n_panels, n_bundles: see Layout. ldr: rows of the scratch. slice: features of a slice, a multiple
+ * of ROWS. chunk: rows of a minibatch that are processed together. n_order: rows of an epoch. */
+#define SHAPE                                                                                                        \
+    const int n_features, const int ld, const int n_outputs, const int n_panels, const int n_bundles, const int ldr, \
+        const int slice, const int n_slices, const int chunk, const int batch_size, const long n_order
 
 #define LABELS __global const long *restrict order, __global const int *restrict y, __global const real *restrict weight
 
-/* coef, velocity: like W. l1, l2: (ld,). step_sizes: (n_batches,). n_stepped: features that take steps, the intercept
- * included if it is fitted. */
-#define STEP                                                                                          \
-    __global real *restrict coef, __global real *restrict velocity, __global const real *restrict l1, \
-        __global const real *restrict l2, __global const real *restrict step_sizes, const real momentum, const int n_stepped
+/* coef, velocity: like W. l1, l2: (ld, models). step_sizes: (n_batches, models). momentum: (models,). n_stepped: features that
+ * take steps, the intercept included if it is fitted. */
+#define STEP                                                                                                                \
+    __global real *restrict coef, __global real *restrict velocity, __global const real *restrict l1,                       \
+        __global const real *restrict l2, __global const real *restrict step_sizes, __global const real *restrict momentum, \
+        const int n_stepped
 
 /* Where chunk `part` of a minibatch begins in `order`; rows of a minibatch and of a chunk: none beyond the end. */
 long chunk_start(int batch, int part, int batch_size, int chunk) { return (long)batch * batch_size + (long)part * chunk; }
@@ -116,14 +134,16 @@ size_t vector_offset(int v, int row, int rows)
     return ((size_t)(v / per_panel) * rows + row) * PANEL + (size_t)(v % per_panel) * VECTOR;
 }
 
-/* V := momentum V + g; W := prox(W - lr V), of a vector of outputs of feature j; see skdl/_sgd.py. */
-void take_step(vector g, int j, size_t offset, real lr, __global real *coef, __global real *velocity, __global const real *l1,
-               __global const real *l2, real momentum, int n_stepped)
+/* V := momentum V + g; W := prox(W - lr V), of a vector of outputs of feature j of bundle m; see skdl/_sgd.py. */
+void take_step(vector g, int batch, int m, int j, size_t offset, int n_bundles, __global real *coef, __global real *velocity,
+               __global const real *l1, __global const real *l2, __global const real *step_sizes, __global const real *momentum,
+               int n_stepped)
 {
     if (j >= n_stepped) return;
-    g += momentum * GET(velocity + offset);
+    const bundle lr = OF_MODELS(step_sizes, batch);
+    g += OF_MODELS(momentum, 0) * GET(velocity + offset);
     SET(g, velocity + offset);
-    const vector w = (GET(coef + offset) - lr * g) * (1 / (1 + lr * l2[j])), threshold = lr * l1[j];
+    const vector w = (GET(coef + offset) - lr * g) * (1 / (1 + lr * OF_MODELS(l2, j))), threshold = lr * OF_MODELS(l1, j);
     SET(w - clamp(w, -threshold, threshold), coef + offset);
 }
 
@@ -166,10 +186,11 @@ void multiply(vector sums[ROWS][COLUMNS], __global const real *restrict a, size_
 /* The tiles of a product with `n_rows` rows are numbered along the outputs of a panel first, then the rows, then the panels. */
 #define TILES_ACROSS (PANEL / (VECTOR * COLUMNS))
 int tile_row(int tile, int n_rows) { return tile / TILES_ACROSS % (n_rows / ROWS) * ROWS; }
+int tile_panel(int tile, int n_rows) { return tile / TILES_ACROSS / (n_rows / ROWS); }
 size_t tile_offset(int tile, int n_rows, int rows)
 {
-    const int across = tile % TILES_ACROSS, panel = tile / TILES_ACROSS / (n_rows / ROWS);
-    return ((size_t)panel * rows + tile_row(tile, n_rows)) * PANEL + across * VECTOR * COLUMNS;
+    const int across = tile % TILES_ACROSS;
+    return ((size_t)tile_panel(tile, n_rows) * rows + tile_row(tile, n_rows)) * PANEL + across * VECTOR * COLUMNS;
 }
 int tiles_of(int n_rows, int n_panels) { return n_rows / ROWS * TILES_ACROSS * n_panels; }
 int whole_tiles(int n_rows) { return (n_rows + ROWS - 1) / ROWS * ROWS; }
@@ -180,7 +201,7 @@ void forward_tile(int tile, int n_rows, __global const real *restrict packed, __
 {
     vector sums[ROWS][COLUMNS];
     const int r = tile_row(tile, n_rows);
-    const size_t panel = tile / TILES_ACROSS / (n_rows / ROWS), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
+    const size_t panel = tile_panel(tile, n_rows), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
     multiply(sums, packed + (size_t)r * ld + j0, ld, 1, coef + (panel * ld + j0) * PANEL + across, j1 - j0);
     __global real *out = logits + tile_offset(tile, n_rows, ldr);
     for (int i = 0; i < ROWS; i++)
@@ -191,26 +212,36 @@ void forward_tile(int tile, int n_rows, __global const real *restrict packed, __
 void backward_tile(vector sums[ROWS][COLUMNS], int tile, int j0, int n, int r0, int r1, __global const real *restrict packed,
                    __global const real *restrict residuals, int ld, int ldr)
 {
-    const size_t panel = tile / TILES_ACROSS / (n / ROWS), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
+    const size_t panel = tile_panel(tile, n), across = tile % TILES_ACROSS * VECTOR * COLUMNS;
     multiply(sums, packed + (size_t)r0 * ld + j0 + tile_row(tile, n), 1, ld, residuals + (panel * ldr + r0) * PANEL + across,
              r1 - r0);
 }
 
 /* ---- softmax ----------------------------------------------------------------------------------------------------- */
 
-#if VECTOR == 1
+/* softmax_rows turns logits into residuals Z - I_y, weighted and divided by the size of the minibatch, and, where `loss` is
+ * given, into the loss of each row. Row r of bundle m has the number m n_rows + r: it does those from `first` on (GROUP /
+ * ITEMS_PER_SOFTMAX_ROW at a time), every `step`, as long as they are below `end`. */
+#define SOFTMAX_ROWS                                                                                                          \
+    int first, int end, int step, int n_rows, long start, int rows_of_batch, int n_outputs, int n_panels, int n_bundles,      \
+        int ldr, int n_slices, long n_order, LABELS, __global const real *restrict logits, __global real *restrict residuals, \
+        __global real *restrict loss, __local real *scratch
+
+#ifdef TWO_CLASSES
 /* One output: the logit of the second class against 0. */
-void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch, int n_slices, int n_panels, int ldr,
-                  int n_outputs, LABELS, __global const real *restrict logits, __global real *restrict residuals,
-                  __global real *restrict loss, __local real *scratch)
+void softmax_rows(SOFTMAX_ROWS)
 {
-    for (int r = first + (int)get_local_id(0); r < n_rows; r += step) {
+    const size_t slice_size = (size_t)n_panels * ldr * PANEL;
+    for (int i = first + (int)get_local_id(0); i < end; i += step) {
+        const int m = i / n_rows, r = i % n_rows;
         const long row = order[start + r];
-        real h = 0;
-        for (int s = 0; s < n_slices; s++) h += logits[(size_t)s * ldr + r];
-        const real e = exp(-fabs(h)), p = (h > 0 ? 1 : e) / (1 + e), target = y[row];
-        residuals[r] = (p - target) * (weight[row] / rows_of_batch);
-        if (loss) loss[start + r] = weight[row] * (log1p(e) + fmax(h, (real)0) - target * h);
+        const size_t offset = vector_offset(m, r, ldr);
+        vector h = 0;
+        for (int s = 0; s < n_slices; s++) h += GET(logits + s * slice_size + offset);
+        const real target = y[row];
+        const vector one = 1, zero = 0, e = exp(-fabs(h)), p = (h > zero ? one : e) / (one + e);
+        SET((p - target) * (weight[row] / rows_of_batch), residuals + offset);
+        if (loss) SET(weight[row] * (log1p(e) + fmax(h, zero) - target * h), loss + (m * n_order + start + r) * BUNDLE);
     }
 }
 #else
@@ -247,29 +278,26 @@ real reduce_row(real x, bool largest, __local real *scratch)
     return x;
 }
 
-/* Turns the logits of the rows first, first + 1, ... (GROUP / ITEMS_PER_SOFTMAX_ROW at a time), every `step`, into residuals
- * Z - I_y, weighted and divided by the size of the minibatch, and, where `loss` is given, into the loss of each row. */
-void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch, int n_slices, int n_panels, int ldr,
-                  int n_outputs, LABELS, __global const real *restrict logits, __global real *restrict residuals,
-                  __global real *restrict loss, __local real *scratch)
+void softmax_rows(SOFTMAX_ROWS)
 {
     const int item = get_local_id(0) % ITEMS_PER_SOFTMAX_ROW, n_vectors = (n_outputs + VECTOR - 1) / VECTOR;
     const size_t slice_size = (size_t)n_panels * ldr * PANEL;
-    for (int group_row = first; group_row < n_rows; group_row += step) {
-        const int r = group_row + (int)get_local_id(0) / ITEMS_PER_SOFTMAX_ROW, end = r < n_rows ? n_vectors : 0;
-        const long row = order[start + min(r, n_rows - 1)];
-        const int label = y[row];
+    for (int group_row = first; group_row < end; group_row += step) {
+        const int i = group_row + (int)get_local_id(0) / ITEMS_PER_SOFTMAX_ROW, m = i / n_rows, r = i % n_rows;
+        const int v0 = m * (n_panels / n_bundles) * (PANEL / VECTOR), v1 = i < end ? v0 + n_vectors : v0;
+        const long row = order[start + r];
+        const int label = y[row], label_vector = v0 + label / VECTOR;
         real top = -INFINITY, sum = 0, h_label = 0;
-        for (int v = item; v < end; v += ITEMS_PER_SOFTMAX_ROW) {
+        for (int v = v0 + item; v < v1; v += ITEMS_PER_SOFTMAX_ROW) {
             const size_t offset = vector_offset(v, r, ldr);
             vector h = 0;
             for (int s = 0; s < n_slices; s++) h += GET(logits + s * slice_size + offset);
             SET(h, residuals + offset);
             top = fmax(top, largest_lane(h));
-            if (v == label / VECTOR) h_label = residuals[offset + label % VECTOR];
+            if (v == label_vector) h_label = residuals[offset + label % VECTOR];
         }
         top = reduce_row(top, true, scratch);
-        for (int v = item; v < end; v += ITEMS_PER_SOFTMAX_ROW) {
+        for (int v = v0 + item; v < v1; v += ITEMS_PER_SOFTMAX_ROW) {
             const size_t offset = vector_offset(v, r, ldr);
             const vector e = exp(GET(residuals + offset) - top);
             SET(e, residuals + offset);
@@ -277,12 +305,12 @@ void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch
         }
         sum = reduce_row(sum, false, scratch);
         const real scale = weight[row] / rows_of_batch;
-        for (int v = item; v < end; v += ITEMS_PER_SOFTMAX_ROW) {
+        for (int v = v0 + item; v < v1; v += ITEMS_PER_SOFTMAX_ROW) {
             const size_t offset = vector_offset(v, r, ldr);
             SET(GET(residuals + offset) * (scale / sum), residuals + offset);
-            if (v == label / VECTOR) {
+            if (v == label_vector) {
                 residuals[offset + label % VECTOR] -= scale;
-                if (loss) loss[start + r] = weight[row] * (log(sum) + top - h_label);
+                if (loss) loss[m * n_order + start + r] = weight[row] * (log(sum) + top - h_label);
             }
         }
     }
@@ -290,35 +318,41 @@ void softmax_rows(int first, int step, int n_rows, long start, int rows_of_batch
 #endif
 
 /* ---- dense: small minibatches, one launch each --------------------------------------------------------------------
- * A group owns a slice of the features. Launch i finishes minibatch i - 1: it adds up the logits of all slices, makes the
- * residuals (each group for itself) and updates its rows of W; then it makes its share of the logits of minibatch i. */
+ * A group owns a slice of the features and a share of the models. Launch i finishes minibatch i - 1: it adds up the logits of
+ * all slices, makes the residuals (each group for itself) and updates its rows of W; then it makes its share of the logits of
+ * minibatch i. */
 KERNEL minibatch(ROWS_OF_X, SHAPE, LABELS, STEP, COORDINATES,
-                 __global real *restrict packed,    /* (ldr, ld): the rows of a minibatch, kept for the next launch */
+                 __global real *restrict packed,    /* (n_shares, ldr, ld): rows of a minibatch, kept for the next launch */
                  __global real *restrict logits,    /* (2, n_slices, panels): of this minibatch and the one before */
                  __global real *restrict residuals, /* (n_slices, panels) */
-                 __global real *restrict loss)      /* (n_order,) */
+                 __global real *restrict loss)      /* (n_bundles, n_order, BUNDLE) */
 {
     __local real scratch[GROUP];
-    const int batch = get_global_id(1), group = get_group_id(0), item = get_local_id(0);
-    const int j0 = group * slice, j1 = min(j0 + slice, ld);
-    const size_t panels = (size_t)n_panels * ldr * PANEL;
-    logits += (batch & 1) * n_slices * panels;
-    residuals += group * panels;
+    const int batch = get_global_id(1), s = get_group_id(0) % n_slices, share = get_group_id(0) / n_slices;
+    const int n_shares = get_num_groups(0) / n_slices, m0 = n_bundles * share / n_shares,
+              m1 = n_bundles * (share + 1) / n_shares;
+    const int panels = n_panels / n_bundles, item = get_local_id(0); /* panels of a bundle */
+    const int j0 = s * slice, j1 = min(j0 + slice, ld);
+    const size_t slice_size = (size_t)n_panels * ldr * PANEL;
+    logits += (batch & 1) * n_slices * slice_size;
+    residuals += s * slice_size;
+    packed += (size_t)share * ldr * ld;
     if (batch > 0) {
         const int n_rows = batch_rows(batch - 1, batch_size, n_order);
-        __global const real *before = (batch & 1) ? logits - n_slices * panels : logits + n_slices * panels;
-        softmax_rows(0, GROUP / ITEMS_PER_SOFTMAX_ROW, n_rows, chunk_start(batch - 1, 0, batch_size, chunk), n_rows, n_slices,
-                     n_panels, ldr, n_outputs, order, y, weight, before, residuals, group ? 0 : loss, scratch);
+        __global const real *before = (batch & 1) ? logits - n_slices * slice_size : logits + n_slices * slice_size;
+        softmax_rows(m0 * n_rows, m1 * n_rows, GROUP / ITEMS_PER_SOFTMAX_ROW, n_rows,
+                     chunk_start(batch - 1, 0, batch_size, chunk), n_rows, n_outputs, n_panels, n_bundles, ldr, n_slices,
+                     n_order, order, y, weight, before, residuals, s ? 0 : loss, scratch);
         BARRIER;
-        const real lr = step_sizes[batch - 1];
-        for (int tile = item; tile < tiles_of(j1 - j0, n_panels); tile += GROUP) {
+        for (int tile = tiles_of(j1 - j0, m0 * panels) + item; tile < tiles_of(j1 - j0, m1 * panels); tile += GROUP) {
             vector g[ROWS][COLUMNS];
             backward_tile(g, tile, j0, j1 - j0, 0, n_rows, packed, residuals, ld, ldr);
             const size_t offset = tile_offset(tile, j1 - j0, ld) + (size_t)j0 * PANEL;
             for (int i = 0; i < ROWS; i++)
                 for (int c = 0; c < COLUMNS; c++)
-                    take_step(g[i][c], j0 + tile_row(tile, j1 - j0) + i, offset + i * PANEL + c * VECTOR, lr, coef, velocity,
-                              l1, l2, momentum, n_stepped);
+                    take_step(g[i][c], batch - 1, tile_panel(tile, j1 - j0) / panels, j0 + tile_row(tile, j1 - j0) + i,
+                              offset + i * PANEL + c * VECTOR, n_bundles, coef, velocity, l1, l2, step_sizes, momentum,
+                              n_stepped);
         }
         BARRIER;
     }
@@ -326,8 +360,9 @@ KERNEL minibatch(ROWS_OF_X, SHAPE, LABELS, STEP, COORDINATES,
     pack(item / ITEMS_PER_PACKED_ROW, GROUP / ITEMS_PER_PACKED_ROW, n_rows, X, base, order,
          chunk_start(batch, 0, batch_size, chunk), n_features, j0, j1, mean, scale, packed, ld);
     BARRIER;
-    for (int tile = item; tile < tiles_of(whole_tiles(n_rows), n_panels); tile += GROUP)
-        forward_tile(tile, whole_tiles(n_rows), packed, coef, j0, j1, ld, ldr, logits + group * panels);
+    const int rows = whole_tiles(n_rows);
+    for (int tile = tiles_of(rows, m0 * panels) + item; tile < tiles_of(rows, m1 * panels); tile += GROUP)
+        forward_tile(tile, rows, packed, coef, j0, j1, ld, ldr, logits + s * slice_size);
 }
 
 /* ---- dense: large minibatches, chunk by chunk, with a launch for each step ------------------------------------
@@ -357,9 +392,10 @@ KERNEL softmax(SHAPE, LABELS, __global const real *restrict logits, __global rea
 {
     __local real scratch[GROUP];
     const int batch = get_global_id(1), part = get_global_id(2), n_rows = chunk_rows(batch, part, batch_size, chunk, n_order);
-    softmax_rows(get_group_id(0) * (GROUP / ITEMS_PER_SOFTMAX_ROW), n_rows, n_rows, chunk_start(batch, part, batch_size, chunk),
-                 batch_rows(batch, batch_size, n_order), n_slices, n_panels, ldr, n_outputs, order, y, weight, logits,
-                 residuals, loss, scratch);
+    const int end = n_bundles * n_rows;
+    softmax_rows(get_group_id(0) * (GROUP / ITEMS_PER_SOFTMAX_ROW), end, end, n_rows,
+                 chunk_start(batch, part, batch_size, chunk), batch_rows(batch, batch_size, n_order), n_outputs, n_panels,
+                 n_bundles, ldr, n_slices, n_order, order, y, weight, logits, residuals, loss, scratch);
 }
 
 /* An item makes a tile of the gradient from its share of the rows, and adds it to that of the chunks before. */
@@ -387,7 +423,9 @@ KERNEL update(SHAPE, STEP, const int n_shares, __global const real *restrict gra
     if (offset >= size) return;
     vector g = 0;
     for (int share = 0; share < n_shares; share++) g += GET(gradient + share * size + offset);
-    take_step(g, (int)(offset / PANEL % ld), offset, step_sizes[get_global_id(1)], coef, velocity, l1, l2, momentum, n_stepped);
+    const int panel = offset / PANEL / ld, j = offset / PANEL % ld;
+    take_step(g, get_global_id(1), panel / (n_panels / n_bundles), j, offset, n_bundles, coef, velocity, l1, l2, step_sizes,
+              momentum, n_stepped);
 }
 
 /* ---- CSR ---------------------------------------------------------------------------------------------------------- */
@@ -396,20 +434,21 @@ KERNEL update(SHAPE, STEP, const int n_shares, __global const real *restrict gra
  * v (drift[a] - m^(b - a) drift[b]), with drift[s] = lr_s + m drift[s + 1], and one proximal step is taken with the sum of the
  * step sizes. Step 0 is none; minibatch i makes step i + 1. See `lag_tables` in skdl/_backends.py.
  *
- * drift, decay, cumulative_lr: (n_batches + 2,). last_step: (ld, n_vectors), the first step that is not taken yet. */
+ * drift, decay, cumulative_lr: (n_batches + 2, models). last_step: (ld, n_vectors), the first step that is not taken yet. */
 #define LAG_TABLES                                                                                                         \
     __global const real *restrict drift, __global const real *restrict decay, __global const real *restrict cumulative_lr, \
         __global int *restrict last_step
 
-/* A vector of outputs of feature j after steps since .. until - 1. */
-vector lagged_parameters(int j, size_t offset, int since, int until, __global const real *coef, __global const real *velocity,
-                         __global const real *l1, __global const real *l2, __global const real *drift,
-                         __global const real *decay, __global const real *cumulative_lr)
+/* A vector of outputs of feature j of bundle m after steps since .. until - 1. */
+vector lagged_parameters(int m, int j, size_t offset, int since, int until, int n_bundles, __global const real *coef,
+                         __global const real *velocity, __global const real *l1, __global const real *l2,
+                         __global const real *drift, __global const real *decay, __global const real *cumulative_lr)
 {
-    const real lr = cumulative_lr[until] - cumulative_lr[since];
-    const vector threshold = lr * l1[j];
-    vector w = GET(coef + offset) - (drift[since] - decay[until - since] * drift[until]) * GET(velocity + offset);
-    w *= 1 / (1 + lr * l2[j]);
+    const bundle lr = OF_MODELS(cumulative_lr, until) - OF_MODELS(cumulative_lr, since);
+    const bundle moved = OF_MODELS(drift, since) - OF_MODELS(decay, until - since) * OF_MODELS(drift, until);
+    const vector threshold = lr * OF_MODELS(l1, j);
+    vector w = GET(coef + offset) - moved * GET(velocity + offset);
+    w *= 1 / (1 + lr * OF_MODELS(l2, j));
     return w - clamp(w, -threshold, threshold);
 }
 
@@ -418,15 +457,15 @@ KERNEL sparse_forward(ROWS_OF_X, __global const int *restrict indices, __global 
                       LAG_TABLES, __global const real *restrict scale, __global real *restrict logits)
 {
     const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
-    const int r = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
+    const int r = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors, m = v / (n_vectors / n_bundles);
     if (r >= batch_rows(batch, batch_size, n_order)) return;
     indptr += (long)batch * batch_size + r - base;
     vector h = 0;
     for (int e = indptr[0]; e < indptr[1]; e++) {
         const int j = indices[e];
         h += LOAD(X, e) * scale[j]
-             * lagged_parameters(j, vector_offset(v, j, ld), last_step[(size_t)j * n_vectors + v], batch + 1, coef, velocity,
-                                 l1, l2, drift, decay, cumulative_lr);
+             * lagged_parameters(m, j, vector_offset(v, j, ld), last_step[(size_t)j * n_vectors + v], batch + 1, n_bundles,
+                                 coef, velocity, l1, l2, drift, decay, cumulative_lr);
     }
     SET(h, logits + vector_offset(v, r, ldr));
 }
@@ -443,11 +482,12 @@ KERNEL sparse_step(__global const STORAGE *restrict X, const int first_batch, /*
     const int batch = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
     const int u = batch_begin[batch - first_batch] + get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
     if (u >= batch_begin[batch - first_batch + 1] || feature[u] >= n_stepped) return;
-    const int j = feature[u], until = batch + 1;
+    const int j = feature[u], until = batch + 1, m = v / (n_vectors / n_bundles);
     const size_t offset = vector_offset(v, j, ld), k = (size_t)j * n_vectors + v;
     const int since = last_step[k];
-    SET(lagged_parameters(j, offset, since, until, coef, velocity, l1, l2, drift, decay, cumulative_lr), coef + offset);
-    vector g = decay[until - since] * GET(velocity + offset);
+    SET(lagged_parameters(m, j, offset, since, until, n_bundles, coef, velocity, l1, l2, drift, decay, cumulative_lr),
+        coef + offset);
+    vector g = OF_MODELS(decay, until - since) * GET(velocity + offset);
     for (int e = feature_begin[u]; e < feature_begin[u + 1]; e++)
         g += LOAD(X, e) * scale[j] * GET(residuals + vector_offset(v, row[e], ldr));
     SET(g, velocity + offset);
@@ -458,12 +498,13 @@ KERNEL sparse_step(__global const STORAGE *restrict X, const int first_batch, /*
 KERNEL finish_lagged(SHAPE, STEP, LAG_TABLES)
 {
     const int last = get_global_id(1), n_vectors = n_panels * (PANEL / VECTOR);
-    const int j = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors;
+    const int j = get_global_id(0) / n_vectors, v = get_global_id(0) % n_vectors, m = v / (n_vectors / n_bundles);
     if (j >= n_stepped) return;
     const size_t offset = vector_offset(v, j, ld), k = (size_t)j * n_vectors + v;
     const int since = last_step[k];
-    SET(lagged_parameters(j, offset, since, last + 1, coef, velocity, l1, l2, drift, decay, cumulative_lr), coef + offset);
-    SET(GET(velocity + offset) * decay[last - since], velocity + offset);
+    SET(lagged_parameters(m, j, offset, since, last + 1, n_bundles, coef, velocity, l1, l2, drift, decay, cumulative_lr),
+        coef + offset);
+    SET(GET(velocity + offset) * OF_MODELS(decay, last - since), velocity + offset);
     last_step[k] = 0;
 }
 #endif
