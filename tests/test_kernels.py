@@ -206,7 +206,8 @@ def test_models_side_by_side(kernel_path, request, n_models, n, d, n_logits, bat
 def test_parts_follow_from_one_model(kernel_path, monkeypatch):
     """Where a minibatch of one model just fits in one part, so does that of many."""
     monkeypatch.setattr(_layouts, "MAX_CHUNK_BYTES", 1 << 15)
-    monkeypatch.setattr(_opencl_layout, "FUSED_LOGITS", 40 * 3)
+    if kernel_path == "opencl":
+        monkeypatch.setattr("skdl.opencl._layout.FUSED_LOGITS", 40 * 3)
     n_models, d = 20, 130
     p = Problem(101, d, 3, backend=kernel_path, storage="float32")
     models, settings, step_sizes = p.others(n_models), settings_of_models(n_models, d), np.full((n_models, 3), 0.1)
