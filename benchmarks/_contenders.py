@@ -84,7 +84,10 @@ def report(rows):
 
 
 def run(tables, file_name, args):
-    """Measure and show the tables that `args.only` names, and keep them in a file, in place of what was there of them."""
+    """Measure and show the tables that `args.only` names, and keep them in a file, in place of what was there of them.
+
+    Returns all rows of the file.
+    """
     warnings.simplefilter("ignore")
     print(header())
     path = args.out / file_name
@@ -95,3 +98,41 @@ def run(tables, file_name, args):
         report(found)
         rows += found
         write_csv(path, rows)
+    return rows
+
+
+def draw(tables, rows, path, is_ours):
+    """A picture of the tables: a bar for each contender, those that are ours in a colour of their own."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    ink, paper, accent, grey = "#22303c", "#fbfaf7", "#c8553d", "#8d99a6"
+    plt.rcParams.update({"text.color": ink, "xtick.color": ink, "ytick.color": ink, "font.size": 8})
+    found = {name: [r for r in rows if r["table"] == name] for name in tables}
+    found = {name: rows for name, rows in found.items() if rows}
+    heights = [len(rows) + 1.5 for rows in found.values()]
+    figure, grid = plt.subplots(
+        len(found), 1, figsize=(10, 0.9 + 0.21 * sum(heights)), height_ratios=heights, facecolor=paper,
+        squeeze=False, layout="constrained",
+    )  # fmt: skip
+    for axes, (name, rows) in zip(grid[:, 0], found.items(), strict=True):
+        ms = [float(r["ms"]) for r in rows]
+        ours = [is_ours(r) for r in rows]
+        axes.barh(range(len(rows)), ms, color=[accent if our else grey for our in ours], height=0.7)
+        for i, r in enumerate(rows):
+            text = f"{number(float(r['ms']))} ms   {number(float(r['ratio']))} x   {r['note']}"
+            axes.annotate(text, (ms[i], i), (4, 0), textcoords="offset points", va="center", fontsize=7)
+        axes.set_yticks(range(len(rows)), [r["contender"] for r in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set(xscale="log", xlim=(min(ms) / 3, max(ms) * 30))
+        axes.set_title(tables[name].__doc__, loc="left", fontsize=9, fontweight="bold")
+        axes.set_facecolor(paper)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_xticks([], [])
+        axes.minorticks_off()
+    figure.suptitle("skdl beside its peers: milliseconds, on a logarithmic scale", x=0.01, ha="left", fontsize=13,
+                    fontweight="bold")  # fmt: skip
+    figure.savefig(path, dpi=110, facecolor=paper)

@@ -20,14 +20,13 @@ was there of it, and peers.png.
 """
 
 import argparse
-import time
 from pathlib import Path
 
 import numpy as np
-from _contenders import measure, number, report
+from _contenders import draw, run
 from _data import images, one_hot
-from _machine import Roofline, header
-from _timing import PlainEpochs, read_csv, seconds, write_csv
+from _machine import Roofline
+from _timing import PlainEpochs, seconds
 from auto_lr import Stopwatch
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import log_loss
@@ -375,42 +374,6 @@ def predict_one(args):
 TABLES = {f.__name__: f for f in (epoch, fit, course, overhead, probe, sparse, sparse_fit, predict, predict_one)}
 
 
-def draw(rows, path):
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    ink, paper, accent, grey = "#22303c", "#fbfaf7", "#c8553d", "#8d99a6"
-    plt.rcParams.update({"text.color": ink, "xtick.color": ink, "ytick.color": ink, "font.size": 8})
-    tables = {name: [r for r in rows if r["table"] == name] for name in TABLES}
-    tables = {name: rows for name, rows in tables.items() if rows}
-    heights = [len(rows) + 1.5 for rows in tables.values()]
-    figure, grid = plt.subplots(
-        len(tables), 1, figsize=(10, 0.9 + 0.21 * sum(heights)), height_ratios=heights, facecolor=paper,
-        squeeze=False, layout="constrained",
-    )  # fmt: skip
-    for axes, (name, rows) in zip(grid[:, 0], tables.items(), strict=True):
-        ms = [float(r["ms"]) for r in rows]
-        ours = ["skdl" in r["contender"] or name == "overhead" for r in rows]
-        axes.barh(range(len(rows)), ms, color=[accent if our else grey for our in ours], height=0.7)
-        for i, r in enumerate(rows):
-            text = f"{number(float(r['ms']))} ms   {number(float(r['ratio']))} x   {r['note']}"
-            axes.annotate(text, (ms[i], i), (4, 0), textcoords="offset points", va="center", fontsize=7)
-        axes.set_yticks(range(len(rows)), [r["contender"] for r in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set(xscale="log", xlim=(min(ms) / 3, max(ms) * 30))
-        axes.set_title(TABLES[name].__doc__, loc="left", fontsize=9, fontweight="bold")
-        axes.set_facecolor(paper)
-        axes.spines[["top", "right", "bottom"]].set_visible(False)
-        axes.tick_params(length=0)
-        axes.set_xticks([], [])
-        axes.minorticks_off()
-    figure.suptitle("skdl beside its peers: milliseconds, on a logarithmic scale", x=0.01, ha="left", fontsize=13,
-                    fontweight="bold")  # fmt: skip
-    figure.savefig(path, dpi=110, facecolor=paper)
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=TABLES, default=TABLES, metavar="NAME", help=", ".join(TABLES))
@@ -420,18 +383,8 @@ def main():
     args = parser.parse_args()
     if args.quick:
         args.rounds = 1
-    print(header())
-    path = args.out / "peers.csv"
-    rows = [r for r in read_csv(path) if r["table"] not in args.only] if path.exists() else []
-    for name in args.only:
-        print(f"\n{TABLES[name].__doc__}", flush=True)
-        start = time.perf_counter()
-        found = list(measure(TABLES[name], args))
-        report(found)
-        print(f"({name}: {time.perf_counter() - start:.0f} s in all)", flush=True)
-        rows += found
-    write_csv(path, rows)
-    draw(rows, args.out / "peers.png")
+    rows = run(TABLES, "peers.csv", args)
+    draw(TABLES, rows, args.out / "peers.png", lambda r: "skdl" in r["contender"] or r["table"] == "overhead")
 
 
 if __name__ == "__main__":
