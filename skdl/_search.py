@@ -82,9 +82,10 @@ n_iter_no_change, early_stopping, validation_fraction, class_weight, backend, de
         The candidate that was chosen, where `refit` or a single score chooses one; likewise `best_params_` and, unless `refit`
         is a function, `best_score_`, the mean of its scores.
     best_estimator_ : SoftmaxRegressionClassifier
-        The chosen candidate, trained on all rows; only with `refit`, like all that follow.
+        The chosen candidate, trained on all rows; only with `refit`, like all that follow. It is the model alone, to be kept or
+        sent to a server without the search, or to go on with a stream.
     coef_, intercept_, classes_, n_features_in_, feature_names_in_, n_iter_, loss_curve_, validation_loss_curve_, \
-validation_scores_, lr_, alpha_, scale_
+validation_scores_, best_epoch_, lr_, alpha_, scale_
         Those of `best_estimator_`.
     refit_time_ : float
         Seconds of that fit.

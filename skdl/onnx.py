@@ -18,7 +18,7 @@ of `zipmap`, knows float32 only: with `DoubleTensorType` choose another.
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skdl import SoftmaxRegressionClassifier, _softmax
+from skdl import SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV, _softmax
 from skdl._validation import check_model
 
 try:
@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise ImportError("skdl.onnx needs skl2onnx: pip install 'skdl[onnx]'.") from error
 
-CLASSIFIERS = [SoftmaxRegressionClassifier]
+CLASSIFIERS = [SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV]
 OPTIONS = {
     "zipmap": [True, False, "columns"],
     "nocl": [True, False],

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import skdl.onnx  # noqa: F401
+from skdl import SoftmaxRegressionClassifierCV
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -42,11 +43,15 @@ def scaled():
     return make_pipeline(StandardScaler(), make())
 
 
+def searched():
+    return SoftmaxRegressionClassifierCV(param_grid={"alpha": [1e-3, 1e-2]}, cv=3, max_iter=3, random_state=0)
+
+
 @pytest.mark.parametrize(
     ("make_model", "dtype", "y"),
     [
         pytest.param(make_model, dtype, y, id=f"{make_model.__name__}-{dtype}-{name}")
-        for make_model, dtypes in ((make, ("f8", "f4", "u1", "i8", "?")), (scaled, ("f8", "f4")))
+        for make_model, dtypes in ((make, ("f8", "f4", "u1", "i8", "?")), (scaled, ("f8", "f4")), (searched, ("f4",)))
         for dtype in dtypes
         for name, y in {
             "many": LABELS,
