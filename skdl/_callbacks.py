@@ -62,9 +62,9 @@ class Task:
         """A task in this one."""
         return Task(self._context.subcontext(task_name=name, max_subtasks=n_tasks), self._estimator, self._data)
 
-    def epochs(self, estimator, fitted):
+    def epochs(self, fitted):
         """Hooks that make a task of each epoch; `fitted` are attributes that a model has beside coef_ and intercept_."""
-        return CallbackHooks(self._context, estimator, fitted, self._data) if self.watches else EpochHooks()
+        return CallbackHooks(self._context, self._estimator, fitted, self._data) if self.watches else EpochHooks()
 
     @contextmanager
     def fit_of(self, estimator):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -17,6 +16,7 @@ from skdl._parameters import check
 from skdl._problem import Problem, pose
 from skdl._sgd import solve
 from skdl._stream import Stream, stream_of_0_1
+from skdl._warnings import warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -346,10 +346,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
                 backend,
                 start=start,
                 validate=problem.validator(backend),
-                hooks=task.epochs(self, {"classes_": classes}),
+                hooks=task.epochs({"classes_": classes}),
             )
             if solution.advice:
-                warnings.warn(solution.advice, ConvergenceWarning, stacklevel=3)
+                warn(solution.advice, ConvergenceWarning)
             self._store_fit(solution, problem, features)
             task.close()
         return self

@@ -48,6 +48,10 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     alpha_: float
     scale_: NDArray[np.float64]
 
+    def _check_fitted(self):
+        """NotFittedError where there is no model."""
+        check_is_fitted(self)
+
     def _features(self):
         """What validation has set."""
         return {name: vars(self)[name] for name in ("n_features_in_", "feature_names_in_") if name in vars(self)}
@@ -71,7 +75,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     def _predicted(self, X, output):
         """One of `_softmax.OUTPUTS` for the rows of X."""
-        check_is_fitted(self)
+        self._check_fitted()
         X = _validation.validate_prediction(self, X)
         n_outputs = _softmax.n_outputs(len(self.classes_))
         _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
@@ -161,7 +165,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         """
         from sklearn.linear_model import LogisticRegression
 
-        check_is_fitted(self)
+        self._check_fitted()
         model = LogisticRegression(fit_intercept=self.fit_intercept)
         model.coef_, model.intercept_, model.classes_ = self.coef_.copy(), self.intercept_.copy(), self.classes_.copy()
         model.n_iter_ = np.array([self.n_iter_], dtype=np.int32)

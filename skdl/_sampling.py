@@ -8,10 +8,10 @@ curvature. They keep the weight with which their leverage, weight |u|^2, is boun
 linear models (Carroll and Pederson 1993).
 """
 
-import warnings
-
 import numpy as np
 from scipy import sparse
+
+from skdl._warnings import warn
 
 # A row is long if it is LONG times as long as three quarters of the rows at least. Long rows together may have LEVERAGE of
 # the leverage of the others, each alone LEVERAGE_OF_A_ROW.
@@ -74,10 +74,9 @@ def with_bounded_leverage(source, length):
     n_reduced = (held < weight).sum()
     if n_reduced == 0:
         return source
-    warnings.warn(
+    warn(
         f"{n_reduced} of {len(length)} rows are up to {length.max() / np.median(length):.0f} times as long as the median row, "
         "in standardized features, and would set the step size alone: they count with less weight. Check or clip their values.",
-        stacklevel=9,
     )
     return source.reweighted(held)
 

@@ -1,6 +1,5 @@
 """X, y, weights and models as arrays that the kernels may trust, or an error that says what is wrong."""
 
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
 from skdl._kernels import find_csr_defect
+from skdl._warnings import warn
 
 # Storage types that the kernels convert themselves; whatever is not among them becomes float64.
 DENSE_TYPES = [np.float64, np.float32, np.float16, np.uint8, np.int8, np.bool_]
@@ -294,11 +294,9 @@ def warn_of_sorted_rows(y, n_classes, batch_size):
     changes = np.count_nonzero(np.diff(y))
     mixed = len(y) * (1 - ((np.bincount(y, minlength=n_classes) / len(y)) ** 2).sum())  # in a random order
     if len(y) > batch_size and changes < 0.1 * mixed:
-        warnings.warn(
+        warn(
             f"shuffle=False visits the rows in their order, in which labels change {changes} times (in a random order about "
             f"{mixed:.0f} times): the last rows that are visited weigh most. Shuffle the rows once, or set shuffle=True.",
-            UserWarning,
-            stacklevel=5,
         )
 
 

@@ -1,13 +1,16 @@
 """A search in one pass finds what GridSearchCV finds, to the bit."""
 
 import pickle
+import tracemalloc
 import warnings
+from threading import current_thread
 
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
 from _helpers import DIGITS, LABELS, Callback, fitted_state, same_model
+from joblib import parallel_config
 from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -20,6 +23,11 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdl import SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV, _search, _sgd, one_standard_error
 
+try:
+    import sklearn.callback as sklearn_callback
+except ImportError:
+    sklearn_callback = None
+
 X, Y = DIGITS[:240], LABELS[:240]
 TWO = (Y > 4).astype(int)
 SPARSE = sparse.csr_array(X.astype("f4") * (np.arange(64) % 3 == 0))
@@ -31,6 +39,13 @@ RARE = np.where(np.arange(240) < 5, "rare", np.where(Y > 4, "high", "low"))
 WEIGHT = np.random.default_rng(1).integers(0, 4, 240).astype(float)
 GROUPS = np.arange(240) // 12
 PATH = {"alpha": [1e-4, 1e-2, 1.0]}
+SAME_TRAIN = [
+    (np.arange(160), np.arange(160, 200)),
+    (np.arange(160), np.arange(200, 240)),
+    (np.arange(160), np.arange(160)),
+]
+FROM_THE_END = [(np.arange(-240, -60), np.arange(-60, 0)), (np.arange(240) % 4 > 0, np.arange(240) % 4 == 0)]
+BOOTSTRAP = [(np.random.default_rng(i).integers(0, 200, 200), np.arange(200, 240)) for i in range(3)]
 NUMBERS = {"lr": [1e-4, 1e-3], "batch_size": [32, 60], "momentum": [0.0, 0.9]}
 
 # name: (X, y, grid, parameters, what the search alone is given, what fit is given)
@@ -70,6 +85,13 @@ SETTINGS = {
     "training scores": (X, TWO, PATH, {}, {"scoring": "roc_auc", "return_train_score": True}, {}),
     "one thread": (X, Y, PATH, {"n_jobs": 1}, {}, {}),
     "two threads": (TABLE, Y, PATH, {"n_jobs": 2}, {}, {}),
+    "dicts of different keys": (X, Y, [{"alpha": [1e-3], "l1_ratio": [0.5]}, {"alpha": [0.1]}, {"momentum": [0.0, 0.5]}], {},
+                                {}, {}),
+    "the same rows to train on": (X, Y, PATH, {}, {"cv": SAME_TRAIN, "return_train_score": True}, {}),
+    "rows from the end, and masks": (X, Y, PATH, {}, {"cv": FROM_THE_END}, {}),
+    "rows from the end, CSR": (SPARSE, Y, PATH, {}, {"cv": FROM_THE_END}, {}),
+    "rows repeated": (TABLE, Y, PATH, {}, {"cv": BOOTSTRAP}, {}),
+    "rows repeated, CSR": (TEXT, TWO, PATH, {}, {"cv": BOOTSTRAP}, {}),
     "a class is missing in a fold": (X[:200], Y[:200], PATH, {}, {"cv": PredefinedSplit(Y[:200] // 4)}, {}),
 }  # fmt: skip
 
@@ -333,6 +355,134 @@ def test_bad_data():
         searched(SoftmaxRegressionClassifierCV(param_grid=PATH | {"max_iter": [1]}, cv=split), X, sorted_rows)
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        (np.arange(300), np.arange(10), "cv gives rows from 0 to 299, but X has 240"),
+        (np.arange(10), [-241], "cv gives rows from -241 to -241, but X has 240"),
+        (
+            np.arange(100.0),
+            np.arange(10),
+            r"cv gives rows as an array of float64 of shape \(100,\): expected numbers of rows",
+        ),
+        (
+            np.ones(100, bool),
+            np.arange(10),
+            r"array of bool of shape \(100,\): expected numbers of rows, or a mask of shape \(240,",
+        ),
+        ([[1, 2]], [3], r"array of int64 of shape \(1, 2\)"),
+    ],
+)
+def test_splits_that_are_none(train, test, message):
+    with pytest.raises(ValueError, match=message):
+        SoftmaxRegressionClassifierCV(param_grid=PATH, cv=[(train, test)], max_iter=1).fit(X, Y)
+
+
+def test_empty_parts_of_folds():
+    cv = [(np.arange(200), []), ([], np.arange(200, 240)), (np.arange(200), np.arange(200, 240))]
+    search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=cv, max_iter=2, random_state=0, refit=False)
+    with pytest.warns(FitFailedWarning, match="a fold has no rows to train on"), pytest.warns(match="no rows to score"):
+        search.fit(X, Y)
+    assert np.isnan([search.cv_results_[f"split{i}_test_score"] for i in (0, 1)]).all()
+    assert search.cv_results_["split2_test_score"].min() > 0.5
+
+
+def test_callables_are_given_y_as_it_is():
+    labels = pd.Series(Y, index=np.arange(1000, 1240))
+    seen = []
+
+    def scorer(model, X, y):
+        seen.append((type(X), type(y), y.index[0]))
+        return model.score(X, y)
+
+    search = SoftmaxRegressionClassifierCV(param_grid={"alpha": [0.1]}, cv=3, scoring=scorer, max_iter=1)
+    searched(search, sparse.bsr_array(SPARSE), labels)
+    assert {each[:2] for each in seen} == {(sparse.csr_array, pd.Series)}
+    assert seen[0][2] == 1000
+
+
+def test_a_scorer_may_be_spared_the_weights():
+    def best(scorer):
+        search = SoftmaxRegressionClassifierCV(
+            param_grid={"alpha": [0.1]}, cv=3, scoring=scorer, max_iter=2, random_state=0
+        )
+        return searched(search, X, Y, sample_weight=WEIGHT).best_score_
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        spared = sklearn.metrics.get_scorer("accuracy").set_score_request(sample_weight=False)
+        assert best(spared) != best("accuracy")
+
+
+def test_what_scores_must_be_numbers():
+    search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=1, scoring=lambda model, X, y: None)
+    with pytest.warns(UserWarning, match="scoring must return a number, or a dict of numbers, but .* returned None"):
+        search.fit(X, Y)
+
+
+def test_an_error_that_is_to_be_raised_comes_at_once():
+    params = {"max_iter": 1, "random_state": 0, "error_score": "raise", "cv": 3}
+    seen = []
+    before = _search.Pass.run_fold
+
+    def counted(self, fold, task):
+        seen.append(fold)
+        return before(self, fold, task)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_search.Pass, "run_fold", counted)
+        with pytest.raises(ValueError, match="Training diverged"):
+            searched(SoftmaxRegressionClassifierCV(param_grid={"lr": [1e30]}, **params), X, Y)
+    assert len(seen) == 1
+
+
+def test_no_workers_are_started(monkeypatch):
+    """Whatever joblib has been told: what remains to be done for the tables takes no time."""
+    names, score_of = set(), _search.StandIn.score_of
+
+    def noted(*args):
+        names.add(current_thread().name)
+        return score_of(*args)
+
+    monkeypatch.setattr(_search.StandIn, "score_of", noted)
+    with parallel_config(backend="threading", n_jobs=2):
+        searched(SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=1, refit=False), X, Y)
+    assert names == {"MainThread"}
+
+
+def test_memory_follows_from_the_rows_alone():
+    """Not from candidates times rows."""
+    rows = np.zeros((100_000, 1), np.uint8)
+    rows[::2] = 1
+    y = np.arange(100_000) % 2
+
+    def peak(n_candidates):
+        search = SoftmaxRegressionClassifierCV(
+            param_grid={"alpha": np.logspace(-6, -1, n_candidates)}, cv=5, max_iter=1, refit=False, random_state=0
+        )
+        tracemalloc.start()
+        searched(search, rows, y)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    assert peak(30) < 1.3 * peak(2)
+
+
+def test_warnings_name_the_line_of_the_user():
+    search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=1, shuffle=False, random_state=0)
+    with pytest.warns() as caught:
+        search.fit(X[np.argsort(Y)], np.sort(Y))
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_search_leaves_as_its_best_does():
+    search = SoftmaxRegressionClassifierCV(param_grid={"fit_intercept": [False]}, cv=3, max_iter=1)
+    assert searched(search, X, Y).to_sklearn().fit_intercept is False
+    search.set_params(refit=False)
+    with pytest.raises(NotFittedError, match="fitted with refit=False"):
+        searched(search, X, Y).to_sklearn()
+
+
 def test_without_refit_there_is_no_model():
     search = searched(SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=1, refit=False), X, Y)
     assert search.best_params_["alpha"] in PATH["alpha"]
@@ -362,6 +512,7 @@ def test_random_states():
     assert seeded[0] == seeded[1]
 
 
+@pytest.mark.skipif(sklearn_callback is None, reason="scikit-learn has callbacks since 1.9")
 def test_callbacks_see_folds_and_epochs():
     class Tasks(Callback):
         def __init__(self):
@@ -373,9 +524,17 @@ def test_callbacks_see_folds_and_epochs():
     tasks = Tasks()
     search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=4, random_state=0).set_callbacks(tasks)
     searched(search, X, Y)
-    assert tasks.ended.count("epoch") == 3 * 3 * 4
+    assert tasks.ended.count("epoch") == 3 * 3 * 4  # and those of the best, which are not its business
     assert tasks.ended.count("fold") == 3
     same_results(search, by_grid_search(X, Y, PATH, {"max_iter": 4, "random_state": 0}, {"cv": 3}, {}))
+
+
+@pytest.mark.skipif(sklearn_callback is None, reason="scikit-learn has callbacks since 1.9")
+def test_a_scoring_monitor():
+    monitor = sklearn_callback.ScoringMonitor(scoring="accuracy")
+    search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=2, random_state=0).set_callbacks(monitor)
+    searched(search, X, Y)
+    assert search.best_score_ > 0.5
 
 
 def test_in_a_pipeline_nested_cloned_and_pickled():

@@ -1,10 +1,9 @@
 """The OpenCL backend: data on the device, and statistics of its columns."""
 
-import warnings
-
 import numpy as np
 
 from skdl._backends import compute_dtype, csr_statistics, moments
+from skdl._warnings import warn
 from skdl.opencl import _device, _memory
 from skdl.opencl._device import cl
 from skdl.opencl._layout import row_length
@@ -76,10 +75,7 @@ class Backend:
 
     def start(self, parameters, velocity, **how):
         if self.storage != self.source_dtype:
-            warnings.warn(
-                f"OpenCL device {self.device.name.strip()!r} has no double precision: computing in float32.",
-                stacklevel=2,
-            )
+            warn(f"OpenCL device {self.device.name.strip()!r} has no double precision: computing in float32.")
         return Training(self, parameters, velocity, **how)
 
     # ---- prediction
