@@ -76,7 +76,8 @@ class Task:
         context.call_on_fit_task_end(estimator=self._estimator, **self._data)
 
     def close(self):
-        self._context.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes={}, **self._data)
+        fitted = {} if hasattr(self._estimator, "coef_") else None  # nothing is missing, or there is no model
+        self._context.call_on_fit_task_end(estimator=self._estimator, reconstruction_attributes=fitted, **self._data)
 
 
 class CallbackHooks(EpochHooks):

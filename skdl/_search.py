@@ -111,10 +111,10 @@ validation_scores_, best_epoch_, lr_, alpha_, scale_
     Notes
     -----
     A path of `alpha`, and numbers for `lr`, `l1_ratio`, `momentum`, `max_iter` or `tol`, cost least: these candidates train
-    side by side. Each further `batch_size`, `class_weight`, `fit_intercept`, `shuffle`, early stopping, and ``lr="auto"`` beside
-    numbers, takes a pass of its own. A candidate leaves the pass when its own fit would have ended. Beside X there are the
-    models and their velocities, as many at a time as the caches hold, and the rows' numbers; only a fold that repeats rows, as
-    the bootstrap does, is copied.
+    side by side. Each further `batch_size`, `class_weight`, `fit_intercept`, `shuffle`, early stopping, and ``lr="auto"``
+    beside numbers, takes a pass of its own. A candidate leaves the pass when its own fit would have ended. Beside X there are
+    the models and their velocities, as many at a time as the caches hold, and the rows' numbers; only a fold that repeats rows,
+    as the bootstrap does, is copied.
 
     `score` is the accuracy, whatever `scoring` is.
 
