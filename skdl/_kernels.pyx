@@ -416,12 +416,11 @@ cdef inline int64_t share_rows(int64_t n_rows, int64_t i, int64_t n_shares) noex
 
 # ---- training
 
-# Epochs over `order`, which holds the n_rows of each epoch after those of the one before; a step is one minibatch. A task holds
-# models side by side; of CSR one, and there may be several. Step sizes (n_steps, n_models) and losses (n_epochs, n_models) are
-# those of all.
+# Epochs over `order`, which holds the n_rows of each epoch after those of the one before; a step is one minibatch. Step sizes
+# are (n_steps, n_models), losses (n_epochs, n_models).
 cdef struct Course:
-    const skdl_task* tasks
-    int64_t n_tasks, n_models, batch_size, n_rows, n_batches, n_steps
+    const skdl_task* task
+    int64_t batch_size, n_rows, n_batches, n_steps
     const double* step_sizes
     int64_t next_step
     double* loss
@@ -440,7 +439,8 @@ cdef inline Chunk minibatch(const Course* course, int64_t step) noexcept nogil:
     cdef int64_t epoch = step // course.n_batches
     cdef int64_t begin = epoch * course.n_rows + (step - epoch * course.n_batches) * course.batch_size
     cdef int64_t stop = min(begin + course.batch_size, (epoch + 1) * course.n_rows)
-    return Chunk(begin, stop, begin, 0, 1, 0, course.step_sizes + step * course.n_models, course.loss + epoch * course.n_models)
+    return Chunk(begin, stop, begin, 0, 1, 0, course.step_sizes + step * course.task.model.n_models,
+                 course.loss + epoch * course.task.model.n_models)
 
 
 cdef inline bint next_chunk(Chunk* chunk, int64_t size) noexcept nogil:
@@ -454,30 +454,25 @@ cdef inline bint next_chunk(Chunk* chunk, int64_t size) noexcept nogil:
 cdef bint make_residuals(const skdl_kernels* kernels, const Course* course, const Chunk* chunk, Worker* me,
                          const Pace* pace) noexcept nogil:
     """Step 2, with both waits; return whether to stop at once."""
-    cdef int64_t n_rows = chunk.n_rows, i, m, model = 0
-    cdef const skdl_task* t
+    cdef const skdl_task* t = course.task
+    cdef int64_t n_rows = chunk.n_rows, m
     if wait(me):
         return True
-    for i in range(course.n_tasks):
-        kernels.softmax(course.tasks + i, chunk.start, share_rows(n_rows, me.thread, me.n_threads),
-                        share_rows(n_rows, me.thread + 1, me.n_threads), n_rows, 1.0 / (chunk.stop - chunk.begin))
+    kernels.softmax(t, chunk.start, share_rows(n_rows, me.thread, me.n_threads),
+                    share_rows(n_rows, me.thread + 1, me.n_threads), n_rows, 1.0 / (chunk.stop - chunk.begin))
     look_around(me, pace)
     if wait(me):
         return True
-    if me.thread != 0:
-        return False
-    for i in range(course.n_tasks):
-        t = course.tasks + i
+    if me.thread == 0:
         if t.model.fit_intercept:
-            kernels.step_intercept(t, n_rows, chunk.first, chunk.last, chunk.lr + model)
+            kernels.step_intercept(t, n_rows, chunk.first, chunk.last, chunk.lr)
         for m in range(t.model.n_models):
-            chunk.loss[model] += kernels.sum_loss(t, n_rows, m)
-            model += 1
+            chunk.loss[m] += kernels.sum_loss(t, n_rows, m)
     return False
 
 
 cdef void train_dense(const skdl_kernels* kernels, Course* course, Worker* me, const Pace* pace) noexcept nogil:
-    cdef const skdl_task* t = course.tasks
+    cdef const skdl_task* t = course.task
     cdef Chunk chunk
     cdef int64_t step = course.next_step, blk, n_blocks = t.scratch.n_blocks
     cdef int64_t n_outputs = t.model.n_models * t.model.n_outputs
@@ -512,31 +507,26 @@ cdef void train_dense(const skdl_kernels* kernels, Course* course, Worker* me, c
 
 
 cdef void train_sparse(const skdl_kernels* kernels, Course* course, Worker* me, const Pace* pace) noexcept nogil:
-    cdef const skdl_task* t
+    cdef const skdl_task* t = course.task
     cdef Chunk chunk
-    cdef int64_t step = course.next_step, n_blocks = course.tasks.scratch.n_blocks, n_pieces = course.tasks.lags.n_pieces, i, u
+    cdef int64_t step = course.next_step, n_blocks = t.scratch.n_blocks, n_pieces = t.lags.n_pieces, u
     # The blocks of each piece are units, of which a thread has some. OpenMP may start fewer threads than it was asked for.
     cdef int64_t u0 = share(n_pieces * n_blocks, me.thread, me.n_threads)
     cdef int64_t u1 = share(n_pieces * n_blocks, me.thread + 1, me.n_threads)
     for step in range(course.next_step, course.n_steps):
         chunk = minibatch(course, step)
-        while next_chunk(&chunk, course.tasks.scratch.chunk):
-            for i in range(course.n_tasks):
-                t = course.tasks + i
-                for u in range(u0, u1):
-                    kernels.sparse_forward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks, step + 1)
+        while next_chunk(&chunk, t.scratch.chunk):
+            for u in range(u0, u1):
+                kernels.sparse_forward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks, step + 1)
             if make_residuals(kernels, course, &chunk, me, pace):
                 return
-            for i in range(course.n_tasks):
-                t = course.tasks + i
-                for u in range(u0, u1):
-                    kernels.sparse_backward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks)
+            for u in range(u0, u1):
+                kernels.sparse_backward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks)
         if me.asked == SKDL_LEAVE:
             break
     if step + 1 == course.n_steps:
-        for i in range(course.n_tasks):
-            for u in range(u0, u1):
-                kernels.finish_lagged(course.tasks + i, u % n_blocks, u // n_blocks, course.n_steps)
+        for u in range(u0, u1):
+            kernels.finish_lagged(t, u % n_blocks, u // n_blocks, course.n_steps)
     if not wait(me) and me.thread == 0:
         course.next_step = step + 1
 
@@ -545,7 +535,7 @@ cdef void train(const skdl_kernels* kernels, skdl_barrier* barrier, Course* cour
     """What a thread does; thread 0 leaves in `pace` what it has seen."""
     cdef Worker me = this_worker(barrier)
     cdef Pace before = pace[0]
-    if course.tasks.data.indptr != NULL:
+    if course.task.data.indptr != NULL:
         train_sparse(kernels, course, &me, &before)
     else:
         train_dense(kernels, course, &me, &before)
@@ -553,26 +543,11 @@ cdef void train(const skdl_kernels* kernels, skdl_barrier* barrier, Course* cour
         pace[0] = with_worker(&before, &me, skdl_seconds())
 
 
-cdef skdl_task training_task(Data data, Model model, Scratch scratch, Lags lags) except *:
-    """What the micro-kernels read and write, all but the order."""
-    cdef skdl_task task
-    memset(&task, 0, sizeof(skdl_task))
-    task.data, task.model, task.scratch = data.c, model.c, scratch.c
-    if lags is not None:
-        task.lags = lags.c
-    scratch.check(
-        task.model.ld * (task.scratch.n_blocks * SKDL_PAD if lags is not None else task.scratch.chunk),
-        (task.scratch.n_blocks + 1) * task.model.n_models * task.model.n_outputs * task.scratch.chunk,
-        task.model.n_models * task.scratch.chunk,
-    )
-    return task
-
-
 def run_epochs(
     Data data not None,
-    list models not None,                     # Model; dense: one, with an axis of models; CSR: several, of one model each
-    list scratches not None,                  # Scratch of each
-    list lags not None,                       # Lags of each; dense: None
+    Model model not None,
+    Scratch scratch not None,
+    Lags lags,                                # CSR only
     const int64_t[:, ::1] order not None,     # IN     (n_epochs, n_rows) rows in the order in which they are visited
     const double[:, :, ::1] step_sizes not None,  # IN     (n_epochs, n_batches, n_models)
     int64_t batch_size,
@@ -580,26 +555,31 @@ def run_epochs(
     int isa,
 ):
     """Train some epochs; return the sum over the rows of weight times loss of each, (n_epochs, n_models) float64."""
-    cdef const skdl_kernels* kernels = select_kernels(isa, (<Model>models[0]).dtype, data.dtype)
+    cdef const skdl_kernels* kernels = select_kernels(isa, model.dtype, data.dtype)
+    cdef skdl_task task
     cdef skdl_barrier barrier
     cdef Pace pace
     cdef int n_now
-    cdef int64_t i, n_tasks = len(models), n_models = 0, n_batches = n_units(order.shape[1], batch_size)
-    cdef uint8_t[::1] memory = np.zeros(n_tasks * sizeof(skdl_task), np.uint8)
-    cdef skdl_task* tasks = <skdl_task*>&memory[0]
-    for i in range(n_tasks):
-        tasks[i] = training_task(data, models[i], scratches[i], lags[i])
-        tasks[i].order, tasks[i].n_order = &order[0, 0], order.shape[0] * order.shape[1]
-        n_models += tasks[i].model.n_models
+    cdef int64_t n_models = model.c.n_models, n_batches = n_units(order.shape[1], batch_size)
+    losses = np.zeros((order.shape[0], n_models))
+    cdef double[:, ::1] loss = losses
+    cdef Course course = Course(&task, batch_size, order.shape[1], n_batches, order.shape[0] * n_batches,
+                                &step_sizes[0, 0, 0], 0, &loss[0, 0])
+    memset(&task, 0, sizeof(skdl_task))
+    task.data, task.model, task.scratch = data.c, model.c, scratch.c
+    task.order, task.n_order = &order[0, 0], order.shape[0] * order.shape[1]
     if step_sizes.shape[0] != order.shape[0] or step_sizes.shape[1] != n_batches or step_sizes.shape[2] != n_models:
         raise ValueError(
             f"{step_sizes.shape[0]} x {step_sizes.shape[1]} x {step_sizes.shape[2]} step sizes: expected one for each "
             f"minibatch of {batch_size} of {order.shape[0]} x {order.shape[1]} rows, for each of {n_models} models"
         )
-    losses = np.zeros((order.shape[0], n_models))
-    cdef double[:, ::1] loss = losses
-    cdef Course course = Course(tasks, n_tasks, n_models, batch_size, order.shape[1], n_batches, order.shape[0] * n_batches,
-                                &step_sizes[0, 0, 0], 0, &loss[0, 0])
+    scratch.check(
+        task.model.ld * (task.scratch.n_blocks * SKDL_PAD if lags is not None else task.scratch.chunk),
+        (task.scratch.n_blocks + 1) * n_models * task.model.n_outputs * task.scratch.chunk,
+        n_models * task.scratch.chunk,
+    )
+    if lags is not None:
+        task.lags = lags.c
     while course.next_step < course.n_steps:
         pace, n_now = process_pace, threads_now(n_threads)
         if n_now == n_threads:

@@ -96,12 +96,16 @@ class Backend:
 
 
 class Training:
-    """Models that are trained side by side on the CPU."""
+    """Models that are trained side by side on the CPU; those of CSR one after the other, through all epochs of a run.
+
+    Models of CSR share little but the indices of a minibatch's rows, and would push each other's parameters out of the caches
+    if they took turns in it.
+    """
 
     def __init__(self, backend, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         self._backend, self._batch_size = backend, batch_size
         models = range(len(momentum))
-        groups = [slice(i, i + 1) for i in models] if backend.is_sparse else [slice(None)]
+        self._groups = [slice(i, i + 1) for i in models] if backend.is_sparse else [slice(None)]
         layout_class = CSRLayout if backend.is_sparse else DenseLayout
         self._layouts = [
             layout_class(
@@ -114,7 +118,7 @@ class Training:
                 fit_intercept=fit_intercept,
                 batch_size=batch_size,
             )
-            for group in groups
+            for group in self._groups
         ]
         self.n_threads = self._layouts[0].n_threads
 
@@ -127,20 +131,24 @@ class Training:
         layout.penalise(within, l1, l2)
 
     def run(self, block, order, step_sizes):
-        for layout, sizes in zip(self._layouts, step_sizes, strict=False):  # of CSR, a layout a model
-            layout.prepare(sizes.ravel())
-        losses = _kernels.run_epochs(
-            self._backend._place(block).data,
-            [layout.model for layout in self._layouts],
-            [layout.scratch for layout in self._layouts],
-            [layout.lags for layout in self._layouts],
-            order,
-            np.ascontiguousarray(step_sizes.transpose(1, 2, 0)),
-            self._batch_size,
-            self.n_threads,
-            self._backend.isa,
-        )
-        return losses.T
+        data = self._backend._place(block).data
+        losses = []
+        for layout, group in zip(self._layouts, self._groups, strict=True):
+            layout.prepare(step_sizes[group])
+            losses.append(
+                _kernels.run_epochs(
+                    data,
+                    layout.model,
+                    layout.scratch,
+                    layout.lags,
+                    order,
+                    np.ascontiguousarray(step_sizes[group].transpose(1, 2, 0)),
+                    self._batch_size,
+                    self.n_threads,
+                    self._backend.isa,
+                )
+            )
+        return np.concatenate(losses, axis=1).T
 
     def parameters(self, models=slice(None)):
         return self._pair(models, "coefficients", 0)

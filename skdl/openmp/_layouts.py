@@ -183,7 +183,7 @@ class CSRLayout:
 
     def prepare(self, step_sizes):
         """The tables of an epoch with these step sizes."""
-        self.lags.set_tables(**lag_tables(step_sizes, self._momentum))
+        self.lags.set_tables(**lag_tables(step_sizes.ravel(), self._momentum))
 
     def _pieces(self):
         """Outputs, and their piece of memory, in which padding may follow them."""
