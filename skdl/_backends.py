@@ -29,7 +29,8 @@ class Backend(Protocol):
 
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
         """For data like those of `source` (skdl._data), of which only the form is read: `n_features`, `dtype`, `is_sparse`
-        and `row_values`. `self.n_outputs` is kept; `self.dtype` is the type in which the backend computes.
+        and `row_values`. `self.n_outputs` is kept; `self.dtype` is the type in which the backend computes; `self.n_lanes`
+        is the number of models that train in little more than the time of one.
         """
 
     def for_source(self, source):

@@ -83,6 +83,9 @@ cdef extern from "_microkernels.h" nogil:
         const int64_t* piece
         void* feature
         int has_l1
+        int64_t n_lanes
+        const void* l1
+        const void* l2
         const double* drift
         const double* decay
         const double* cumulative_lr
@@ -198,7 +201,7 @@ cdef class Data:
 cdef class Model:
     """Parameters of models side by side, the coordinates they are for, and how they step. The type of coef is `real`.
 
-    There is one model of CSR, and one to predict with.
+    There is one to predict with.
     """
 
     cdef skdl_model c
@@ -271,10 +274,16 @@ cdef class Lags:
 
     def __init__(
         self,
-        piece,           # IN     (n_pieces + 1,) int64: outputs [piece[i], piece[i + 1]) have a piece of memory of their own
+        piece,           # IN     (n_pieces + 1,) int64: lanes [piece[i], piece[i + 1]) have a piece of memory of their own
         feature,         # INOUT  (n_pieces, n_features) of feature_dtype; last_step is 0 before and after an epoch
+        n_lanes=1,       # 1 for one model; else a power of two: lane n_lanes * c + m is output c of model m
+        l1=None,         # IN     (n_features, PAD) real, of lanes, over and over; None for one model, or where there is none
+        l2=None,         # IN     like l1
     ):
         self.kept, self.kept_tables = [], []
+        self.c.n_lanes = n_lanes
+        dtype = feature.dtype["scale"]
+        self.c.l1, self.c.l2 = address(l1, dtype, self.kept), address(l2, dtype, self.kept)
         self.c.n_pieces = len(piece) - 1
         self.c.piece = <const int64_t*>address(piece, INT64, self.kept)
         self.c.feature = <void*>address(feature, feature.dtype, self.kept, True)
@@ -284,7 +293,7 @@ cdef class Lags:
         self.c.has_l1 = has_l1
 
     def set_tables(self, drift, decay, cumulative_lr):
-        """Those of the next epoch, `skdl._backends.lag_tables`, each (n_batches + 2,) float64."""
+        """Those of the next epoch, `skdl._backends.lag_tables`: (n_batches + 2,), of several models (n_batches + 2, PAD)."""
         self.kept_tables = []
         self.c.drift = <const double*>address(drift, FLOAT64, self.kept_tables)
         self.c.decay = <const double*>address(decay, FLOAT64, self.kept_tables)

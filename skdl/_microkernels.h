@@ -60,7 +60,7 @@ typedef struct {
 } skdl_data;
 
 /* Parameters of models side by side, the coordinates they are for, and how they step. A model sees (x - mean) * scale; for CSR
- * x * scale. There is one model to predict with, and for CSR. */
+ * x * scale. There is one model to predict with. */
 typedef struct {
     void *coef;               /* INOUT (n_models, n_outputs, ld) real; CSR: in pieces with the velocity, see
                                *       _microkernels_isa_real.h */
@@ -85,13 +85,17 @@ typedef struct {
  * velocity with which an epoch begins. */
 typedef struct {
     int64_t n_pieces;
-    const int64_t *piece; /* IN    (n_pieces + 1,) outputs */
+    const int64_t *piece; /* IN    (n_pieces + 1,) lanes */
     void *feature;        /* INOUT (n_pieces, n_features) see _microkernels_isa_real.h; last_step is 0 before and after
                                   *       an epoch */
     int has_l1;
-    const double *drift;         /* IN    (n_batches + 2,) sums of the step sizes from a step on, decayed: see lagged_step */
-    const double *decay;         /* IN    (n_batches + 2,) powers of the momentum */
-    const double *cumulative_lr; /* IN    (n_batches + 2,) sums of the step sizes before a step */
+    int64_t n_lanes;     /* 1 for one model; else a power of two: lane n_lanes * c + m is output c of model m */
+    const void *l1, *l2; /* IN    (n_features, SKDL_PAD) real, of the first n_lanes lanes, over and over; NULL for one model,
+                          *       and where there is no such penalty */
+    /* (n_batches + 2,) or, for several models, (n_batches + 2, SKDL_PAD) like l1 */
+    const double *drift;         /* IN    sums of the step sizes from a step on, decayed: see lagged_step */
+    const double *decay;         /* IN    powers of the momentum */
+    const double *cumulative_lr; /* IN    sums of the step sizes before a step */
 } skdl_lags;
 
 typedef struct {

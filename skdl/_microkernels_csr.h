@@ -1,39 +1,44 @@
-/* The loops of CSR for pieces of WIDTH outputs. */
-#define W_JOIN_(f, width) f##_##width
-#define W_JOIN(f, width) W_JOIN_(f, width)
-#define W(f) NAME(W_JOIN(f, WIDTH))
+/* The loops of CSR for pieces of WIDTH outputs: of one model (PERIOD 1), or of models whose step sizes and penalties repeat
+ * themselves after PERIOD lanes. */
+#define W_JOIN_(f, width, period) f##_##width##_##period
+#define W_JOIN(f, width, period) W_JOIN_(f, width, period)
+#define W(f) NAME(W_JOIN(f, WIDTH, PERIOD))
+#define P_JOIN_(f, period) f##_##period
+#define P_JOIN(f, period) P_JOIN_(f, period)
+#define P(f) NAME(P_JOIN(f, PERIOD))
 #define VW W(part)
 #if WIDTH < LANES
 #define LANES_W WIDTH
 #else
 #define LANES_W LANES
 #endif
+/* What belongs to the lanes of a vector from lane k on. */
+#if PERIOD == 1
+#define FROM(of_period, k) (*(of_period))
+#else
+#define FROM(of_period, k) (*(const VW *)((of_period) + (k) % PERIOD))
+#endif
 
 typedef REAL VW __attribute__((vector_size(LANES_W * LANE_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef INT W(part_int) __attribute__((vector_size(LANES_W * LANE_BYTES), aligned(sizeof(REAL)), may_alias));
 
-/* Steps [since, until) of one feature, which it has not taken since it last occurred: its velocity v decays by m in each and
- * goes on moving it, in all by v * sum_s lr_s m^(s - since) = v (drift[since] - m^(until - since) drift[until]), where
- * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. Without a step
- * nothing changes. Adds x times the weights to `sum`. */
-INLINE void W(lagged_step)(const skdl_lags *lags, const NAME(feature) * f, REAL *restrict w, int64_t until, double decay,
-                           REAL x, VW *sum)
+/* Lets a feature take the steps that it lags behind; adds x times the weights to `sum`. */
+INLINE void W(take_steps)(const P(lagged_steps) * step, int has_l1, REAL *restrict w, REAL x, VW *sum)
 {
     REAL *restrict v = w + WIDTH;
-    const int64_t since = f->last_step;
-    const REAL displacement = (REAL)(lags->drift[since] - lags->decay[until - since] * lags->drift[until]), m = (REAL)decay;
-    const REAL lr = (REAL)(lags->cumulative_lr[until] - lags->cumulative_lr[since]);
-    const REAL factor = 1 / (1 + lr * f->l2), threshold = lr * f->l1;
-    UNROLLED_FOR (int k = 0; k < WIDTH / LANES_W; k++) {
-        const VW vk = *(const VW *)(v + k * LANES_W);
-        VW wk = (*(const VW *)(w + k * LANES_W) - displacement * vk) * factor;
-        if (lags->has_l1) {
-            const VW above = wk - threshold, below = wk + threshold;
+    UNROLLED_FOR (int k = 0; k < WIDTH; k += LANES_W) {
+        const VW vk = *(const VW *)(v + k);
+        VW wk = (*(const VW *)(w + k) - FROM(step->displacement, k) * vk) * FROM(step->factor, k);
+        if (has_l1) {
+            VW threshold = (VW){0} + FROM(step->threshold, k), rounded = wk; /* a variable of its own: it goes to memory */
+            ROUNDED(threshold);
+            ROUNDED(rounded);
+            const VW above = rounded - threshold, below = rounded + threshold;
             wk = (VW)((W(part_int))above & (above > 0)) + (VW)((W(part_int))below & (below < 0));
         }
-        *(VW *)(w + k * LANES_W) = wk;
-        *(VW *)(v + k * LANES_W) = vk * m;
-        sum[k] += x * wk;
+        *(VW *)(w + k) = wk;
+        *(VW *)(v + k) = vk * FROM(step->decay, k);
+        sum[k / LANES_W] += x * wk;
     }
 }
 
@@ -41,8 +46,8 @@ INLINE void W(lagged_step)(const skdl_lags *lags, const NAME(feature) * f, REAL 
  * partial logits of them. A feature that is up to date takes no step in the same way: a branch would often be mispredicted. */
 static void W(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece, int64_t until)
 {
-    const int64_t c0 = t->lags.piece[piece], chunk = t->scratch.chunk, n_outputs = t->model.n_outputs;
-    REAL *h = NAME(panel)(t, blk, c0), *logits = (REAL *)t->scratch.logits + (blk * n_outputs + c0) * chunk;
+    const int64_t c0 = t->lags.piece[piece], chunk = t->scratch.chunk;
+    REAL *h = NAME(panel)(t, blk, c0), *logits = (REAL *)t->scratch.logits + blk * NAME(n_all)(t) * chunk;
     REAL *coef = NAME(weights)(t, c0);
     const REAL *x = (const REAL *)t->data.X;
     NAME(feature) *feature = NAME(features)(t, piece);
@@ -57,6 +62,10 @@ static void W(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows,
                 const int64_t j = NAME(index)(indices, wide, e);
                 __builtin_prefetch(feature + j, 1, 2);
                 NAME(fetch_lines)(coef + 2 * j * WIDTH, 2 * WIDTH * LANE_BYTES);
+#if PERIOD > 1
+                if (lags.l1) NAME(fetch_lines)((const REAL *)lags.l1 + j * PERIOD, PERIOD * LANE_BYTES);
+                if (lags.l2) NAME(fetch_lines)((const REAL *)lags.l2 + j * PERIOD, PERIOD * LANE_BYTES);
+#endif
             }
         }
         const NAME(row) row = NAME(stored)(t, start + r, blk);
@@ -64,21 +73,27 @@ static void W(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows,
         for (int64_t e = row.begin; e < row.end; e++) {
             const int64_t j = NAME(index)(indices, wide, e);
             NAME(feature) *f = feature + j;
-            W(lagged_step)(&lags, f, coef + 2 * j * WIDTH, until, lags.decay[until - f->last_step], x[e] * f->scale, sum);
+            const P(lagged_steps) step = P(lag)(&lags, feature, j, until, until - f->last_step);
+            W(take_steps)(&step, lags.has_l1, coef + 2 * j * WIDTH, x[e] * f->scale, sum);
             f->last_step = (INT)until;
         }
         REAL *hr = h + r % LANES * WIDTH;
         UNROLLED_FOR (int k = 0; k < WIDTH / LANES_W; k++) *(VW *)(hr + k * LANES_W) = sum[k];
 #if WIDTH < LANES
-        for (int64_t c = 0; c < WIDTH && c < n_outputs; c++) logits[c * chunk + r] = hr[c];
+        for (int64_t c = 0; c < WIDTH; c++) {
+            const int64_t at = P(output)(t, c);
+            if (at >= 0) logits[at * chunk + r] = hr[c];
+        }
 #else
         if (r % LANES < LANES - 1 && r < n_rows - 1) continue;
         for (int64_t c = 0; c < WIDTH; c += LANES) {
             V square[LANES];
             UNROLLED_FOR (int i = 0; i < LANES; i++) square[i] = NAME(load)(h + i * WIDTH + c);
             NAME(transpose)(square);
-            UNROLLED_FOR (int i = 0; i < LANES; i++)
-                if (c0 + c + i < n_outputs) NAME(store)(logits + (c + i) * chunk + r / LANES * LANES, square[i]);
+            UNROLLED_FOR (int i = 0; i < LANES; i++) {
+                const int64_t at = P(output)(t, c0 + c + i);
+                if (at >= 0) NAME(store)(logits + at * chunk + r / LANES * LANES, square[i]);
+            }
         }
 #endif
     }
@@ -87,20 +102,25 @@ static void W(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows,
 /* Adds a chunk's gradient to the velocity of block blk, which sparse_forward has decayed. */
 static void W(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece)
 {
-    const int64_t c0 = t->lags.piece[piece], chunk = t->scratch.chunk, n_outputs = t->model.n_outputs;
-    const REAL *residuals = NAME(residuals)(t) + c0 * chunk, *x = (const REAL *)t->data.X;
+    const int64_t c0 = t->lags.piece[piece], chunk = t->scratch.chunk;
+    const REAL *residuals = NAME(residuals)(t), *x = (const REAL *)t->data.X;
     REAL *panel = NAME(panel)(t, blk, c0), *velocity = NAME(weights)(t, c0) + WIDTH;
     const NAME(feature) *feature = NAME(features)(t, piece);
     for (int64_t r = 0; r < n_rows; r++) {
         REAL *restrict z = panel + r % LANES * WIDTH;
 #if WIDTH < LANES
-        for (int64_t c = 0; c < WIDTH; c++) z[c] = c < n_outputs ? residuals[c * chunk + r] : 0;
+        for (int64_t c = 0; c < WIDTH; c++) {
+            const int64_t at = P(output)(t, c);
+            z[c] = at >= 0 ? residuals[at * chunk + r] : 0;
+        }
 #else
         if (r % LANES == 0)
             for (int64_t c = 0; c < WIDTH; c += LANES) {
                 V square[LANES];
-                UNROLLED_FOR (int i = 0; i < LANES; i++)
-                    square[i] = c0 + c + i < n_outputs ? NAME(load)(residuals + (c + i) * chunk + r) : (V){0};
+                UNROLLED_FOR (int i = 0; i < LANES; i++) {
+                    const int64_t at = P(output)(t, c0 + c + i);
+                    square[i] = at >= 0 ? NAME(load)(residuals + at * chunk + r) : (V){0};
+                }
                 NAME(transpose)(square);
                 UNROLLED_FOR (int i = 0; i < LANES; i++) NAME(store)(panel + i * WIDTH + c, square[i]);
             }
@@ -122,8 +142,8 @@ static void W(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece, int
     NAME(feature) *feature = NAME(features)(t, piece);
     VW sum[WIDTH / LANES_W] = {0};
     for (int64_t j = t->scratch.block[blk]; j < t->scratch.block[blk + 1]; j++) {
-        W(lagged_step)(&t->lags, feature + j, NAME(weights)(t, c0) + 2 * j * WIDTH, last + 1,
-                       t->lags.decay[last - feature[j].last_step], 0, sum);
+        const P(lagged_steps) step = P(lag)(&t->lags, feature, j, last + 1, last - feature[j].last_step);
+        W(take_steps)(&step, t->lags.has_l1, NAME(weights)(t, c0) + 2 * j * WIDTH, 0, sum);
         feature[j].last_step = 0;
     }
 }
@@ -131,6 +151,11 @@ static void W(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece, int
 #undef W_JOIN_
 #undef W_JOIN
 #undef W
+#undef P_JOIN_
+#undef P_JOIN
+#undef P
 #undef VW
 #undef LANES_W
+#undef FROM
 #undef WIDTH
+#undef PERIOD

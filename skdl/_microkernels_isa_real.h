@@ -742,15 +742,16 @@ static int NAME(finish)(const skdl_task *t, int output, int64_t start, int64_t n
 }
 
 /* ---- CSR ------------------------------------------------------------------------------------------------------- */
-/* A thread owns some features in some outputs: their parameters, which no other thread reads or writes. Outputs [c0, c1) have
- * a piece of memory of their own: (n_features, 2, c1 - c0), weights and velocity side by side, since a feature that occurs
- * needs both. The pieces follow each other; n_outputs is padded to ld, a power of two below SKDL_PAD and a multiple of
- * SKDL_PAD above. The features of a block follow each other too, so few cache lines travel between two cores. */
+/* A thread owns some features in some outputs: their parameters, which no other thread reads or writes. Outputs, or lanes, where
+ * there are several models, [c0, c1) have a piece of memory of their own: (n_features, 2, c1 - c0), weights and velocity side by
+ * side, since a feature that occurs needs both. The pieces follow each other; lanes are padded to ld, a power of two below
+ * SKDL_PAD and a multiple of SKDL_PAD above. The features of a block follow each other too, so few cache lines travel between
+ * two cores. */
 
 /* Of each feature, once for each piece. */
 typedef struct {
     INT last_step;      /* the minibatch that last updated it: the first step that it has not taken */
-    REAL scale, l1, l2; /* as those of skdl_model; 1, 0, 0 where there is none */
+    REAL scale, l1, l2; /* as those of skdl_model; 1, 0, 0 where there is none; the penalties are those of one model */
 } NAME(feature);
 
 INLINE NAME(feature) * NAME(features)(const skdl_task *t, int64_t piece)
@@ -761,6 +762,15 @@ INLINE REAL *NAME(weights)(const skdl_task *t, int64_t c0) { return (REAL *)t->m
 /* Scratch of a block and a piece: SKDL_PAD rows of logits or of residuals. */
 INLINE REAL *NAME(panel)(const skdl_task *t, int64_t blk, int64_t c0)
 { return (REAL *)t->scratch.packed + SKDL_PAD * (blk * t->model.ld + c0); }
+
+/* Which of the outputs of all models, one model after the other, a lane is, of one model or of several; -1 for padding. */
+INLINE int64_t NAME(output_1)(const skdl_task *t, int64_t lane) { return lane < t->model.n_outputs ? lane : -1; }
+
+INLINE int64_t NAME(output_16)(const skdl_task *t, int64_t lane)
+{
+    const int64_t model = lane & (t->lags.n_lanes - 1), output = lane >> __builtin_ctzll((uint64_t)t->lags.n_lanes);
+    return model < t->model.n_models && output < t->model.n_outputs ? model * t->model.n_outputs + output : -1;
+}
 
 INLINE int64_t NAME(index)(const char *p, int wide, int64_t i)
 { return wide ? ((const int64_t *)p)[i] : ((const int32_t *)p)[i]; }
@@ -797,33 +807,105 @@ INLINE void NAME(fetch_row)(const skdl_task *t, int64_t i, int64_t blk)
     NAME(fetch_lines)(t->data.X + row.begin * LANE_BYTES, n * LANE_BYTES + 63);
 }
 
+/* A product rounded by itself, where compilers would fuse it with a sum or not, depending on the width of the vectors. */
+#define ROUNDED(product) __asm__("" : "+m"(product))
+
+/* The steps [since, until) that a feature has not taken since it last occurred, in one: its velocity v decays by m in each and goes
+ * on moving it, in all by v * sum_s lr_s m^(s - since) = v (drift[since] - m^(until - since) drift[until]), where
+ * drift[s] = lr_s + m drift[s + 1]. The penalty's proximal step is taken once, with the sum of the step sizes. Without a step
+ * nothing changes. */
+typedef struct { REAL displacement[1], decay[1], factor[1], threshold[1]; } NAME(lagged_steps_1);
+/* The same of the lanes of several models, over and over. */
+typedef struct { REAL displacement[SKDL_PAD], decay[SKDL_PAD], factor[SKDL_PAD], threshold[SKDL_PAD]; } NAME(lagged_steps_16);
+
+/* Those of feature j, until `until`; n_decays is how often its velocity decays. */
+INLINE NAME(lagged_steps_1)
+    NAME(lag_1)(const skdl_lags *lags, const NAME(feature) * feature, int64_t j, int64_t until, int64_t n_decays)
+{
+    const NAME(feature) *f = feature + j;
+    const int64_t since = f->last_step;
+    const REAL lr = (REAL)(lags->cumulative_lr[until] - lags->cumulative_lr[since]);
+    return (NAME(lagged_steps_1)){
+        .displacement = {(REAL)(lags->drift[since] - lags->decay[until - since] * lags->drift[until])},
+        .decay = {(REAL)lags->decay[n_decays]},
+        .factor = {1 / (1 + lr * f->l2)},
+        .threshold = {lr * f->l1}};
+}
+
+/* Not inlined, so its products are rounded, too. */
+static __attribute__((noinline)) NAME(lagged_steps_16)
+    NAME(lag_16)(const skdl_lags *lags, const NAME(feature) * feature, int64_t j, int64_t until, int64_t n_decays)
+{
+    const int64_t since = feature[j].last_step;
+    const REAL none[SKDL_PAD] = {0};
+    const REAL *l1 = lags->l1 ? (const REAL *)lags->l1 + j * SKDL_PAD : none;
+    const REAL *l2 = lags->l2 ? (const REAL *)lags->l2 + j * SKDL_PAD : none;
+    const double *drift = lags->drift + since * SKDL_PAD, *drift_until = lags->drift + until * SKDL_PAD;
+    const double *decay = lags->decay + (until - since) * SKDL_PAD, *decays = lags->decay + n_decays * SKDL_PAD;
+    const double *lr_since = lags->cumulative_lr + since * SKDL_PAD, *lr_until = lags->cumulative_lr + until * SKDL_PAD;
+    NAME(lagged_steps_16) steps;
+    for (int i = 0; i < SKDL_PAD; i++) {
+        const REAL lr = (REAL)(lr_until[i] - lr_since[i]);
+        steps.displacement[i] = (REAL)(drift[i] - decay[i] * drift_until[i]);
+        steps.decay[i] = (REAL)decays[i];
+        steps.factor[i] = 1 / (1 + lr * l2[i]);
+        steps.threshold[i] = lr * l1[i];
+    }
+    return steps;
+}
+
 #define WIDTH 1
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 2
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 4
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 8
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 16
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 32
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 48
+#define PERIOD 1
 #include "_microkernels_csr.h"
 #define WIDTH 64
+#define PERIOD 1
+#include "_microkernels_csr.h"
+#define WIDTH 16
+#define PERIOD 16
+#include "_microkernels_csr.h"
+#define WIDTH 32
+#define PERIOD 16
+#include "_microkernels_csr.h"
+#define WIDTH 48
+#define PERIOD 16
+#include "_microkernels_csr.h"
+#define WIDTH 64
+#define PERIOD 16
 #include "_microkernels_csr.h"
 
-#define BY_WIDTH(f, ...)                                       \
-    switch (t->lags.piece[piece + 1] - t->lags.piece[piece]) { \
-    case 1: NAME(f##_1)(__VA_ARGS__); break;                   \
-    case 2: NAME(f##_2)(__VA_ARGS__); break;                   \
-    case 4: NAME(f##_4)(__VA_ARGS__); break;                   \
-    case 8: NAME(f##_8)(__VA_ARGS__); break;                   \
-    case 16: NAME(f##_16)(__VA_ARGS__); break;                 \
-    case 32: NAME(f##_32)(__VA_ARGS__); break;                 \
-    case 48: NAME(f##_48)(__VA_ARGS__); break;                 \
-    case 64: NAME(f##_64)(__VA_ARGS__); break;                 \
+/* Several models have widths of their own, which count as negative here. */
+#define BY_WIDTH(f, ...)                                                                               \
+    switch ((t->lags.n_lanes > 1 ? -1 : 1) * (int)(t->lags.piece[piece + 1] - t->lags.piece[piece])) { \
+    case 1: NAME(f##_1_1)(__VA_ARGS__); break;                                                         \
+    case 2: NAME(f##_2_1)(__VA_ARGS__); break;                                                         \
+    case 4: NAME(f##_4_1)(__VA_ARGS__); break;                                                         \
+    case 8: NAME(f##_8_1)(__VA_ARGS__); break;                                                         \
+    case 16: NAME(f##_16_1)(__VA_ARGS__); break;                                                       \
+    case 32: NAME(f##_32_1)(__VA_ARGS__); break;                                                       \
+    case 48: NAME(f##_48_1)(__VA_ARGS__); break;                                                       \
+    case 64: NAME(f##_64_1)(__VA_ARGS__); break;                                                       \
+    case -16: NAME(f##_16_16)(__VA_ARGS__); break;                                                     \
+    case -32: NAME(f##_32_16)(__VA_ARGS__); break;                                                     \
+    case -48: NAME(f##_48_16)(__VA_ARGS__); break;                                                     \
+    case -64: NAME(f##_64_16)(__VA_ARGS__); break;                                                     \
     }
 
 static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece, int64_t until)
@@ -835,6 +917,7 @@ static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_r
 static void NAME(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece,
                                 int64_t last){BY_WIDTH(finish_lagged, t, blk, piece, last)}
 #undef BY_WIDTH
+#undef ROUNDED
 #undef AHEAD
 
 /* A stored value of CSR, whose type may be wider or narrower than REAL. */

@@ -185,9 +185,11 @@ def what_minibatches_follow_from(plan):
 
 
 def models_together(backend, n_models):
-    """The number of models that train side by side: an even part of all that has room in the caches beside the rows."""
+    """The number of models that train side by side: an even part of all that has room in the caches beside the rows, or shares
+    vectors.
+    """
     n_bytes = 2 * backend.n_outputs * backend.n_features * backend.dtype.itemsize
-    return ceil_div(n_models, ceil_div(n_models, max(1, CACHED_BYTES // n_bytes)))
+    return ceil_div(n_models, ceil_div(n_models, max(backend.n_lanes, CACHED_BYTES // n_bytes)))
 
 
 def train_part(plan, source, options, rng, start, stream):

@@ -449,6 +449,44 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
             np.testing.assert_array_equal(got, right)
 
 
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n_models", "n_logits"), [(2, 1), (17, 1), (5, 3), (10, 5), (3, 8), (3, 10), (2, 70)])
+@pytest.mark.parametrize("kernel_path", OPENMP_PATHS, ids="-".join, indirect=True)
+def test_models_of_csr_have_the_bits_of_each_alone(kernel_path, n_models, n_logits, dtype, penalty):
+    """Whichever lanes they share: step sizes, momentum and penalties are their own, also where these change."""
+    n, d, batch_size, rng = 90, 40, 20, np.random.default_rng(0)
+    X = sparse.random_array((n, d), density=0.2, format="csr", dtype=np.dtype(dtype), rng=rng)
+    source = InMemory(X, rng.integers(0, max(n_logits, 2), n).astype(np.int32))
+    backend = get_backend(kernel_path)(source, n_logits)
+    W, V, b, v = (rng.normal(size=(n_models, n_logits, *more)).astype(dtype) for more in ((d,), (d,), (), ()))
+    l1, l2 = (
+        strength * rng.uniform(size=(n_models, d)).astype(dtype) if strength else None
+        for strength in PENALTIES[penalty]
+    )
+    step_sizes, momentum = rng.uniform(0, 0.5, (n_models, 1, -(-n // batch_size))), rng.uniform(0, 0.95, n_models)
+    scale = rng.uniform(0.5, 2, d).astype(dtype)
+
+    def trained(models):
+        part = [None if a is None else a[models] for a in (W, b, V, v, l1, l2)]
+        training = backend.start(part[:2], part[2:4], mean=None, scale=scale, l1=part[4], l2=part[5],
+                                 momentum=momentum[models], fit_intercept=True, batch_size=batch_size)  # fmt: skip
+        losses = [training.run(source.block, source.rows[np.newaxis], step_sizes[models])]
+        if models.stop == n_models:
+            training.penalise(len(part[0]) - 1, *(None if a is None else 2 * a[-1] for a in (l1, l2)))
+        losses.append(training.run(source.block, source.rows[np.newaxis], step_sizes[models]))
+        return training, (np.concatenate(losses, axis=1), *training.parameters(), *training.velocity())
+
+    training, together = trained(slice(0, n_models))
+    for model in range(n_models):
+        models = slice(model, model + 1)
+        _, alone = trained(models)
+        for got, expected in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(got[models], expected)
+        for got, expected in zip((*training.parameters(models), *training.velocity(models)), alone[1:], strict=True):
+            np.testing.assert_array_equal(got, expected)
+
+
 def test_step_sizes_for_all_minibatches():
     p = Problem(30, 5, 3)
     with pytest.raises(ValueError, match="1 x 2 x 1 step sizes: expected one for each minibatch of 10 of 1 x 30 rows"):

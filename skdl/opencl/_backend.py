@@ -16,6 +16,8 @@ from skdl.opencl._training import Training
 class Backend:
     """Trains and predicts on an OpenCL device; see `skdl._backends.Backend` for what the methods promise."""
 
+    n_lanes = 1
+
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
         self.n_features, self.n_outputs, self.is_sparse = source.n_features, n_outputs, source.is_sparse
         self.source_dtype, self.asked_device = source.dtype, device

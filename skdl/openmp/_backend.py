@@ -8,7 +8,7 @@ from scipy import sparse
 from skdl import _kernels
 from skdl._backends import compute_dtype, csr_statistics, moments
 from skdl.openmp import _memory, _threads
-from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks, feature_blocks
+from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks, feature_blocks, model_lanes
 from skdl.openmp._predictor import Predictor
 
 # Rows whose sums are computed in the type of the data before they are added up in double.
@@ -43,6 +43,10 @@ class Backend:
         self.n_features, self.n_outputs, self.row_values = source.n_features, n_outputs, source.row_values
         self.n_jobs, self.device, self._source = n_jobs, device, source
         self._last_placed = None
+
+    @property
+    def n_lanes(self):
+        return model_lanes(self.n_outputs) if self.is_sparse else 1
 
     def for_source(self, source):
         return Backend(source, self.n_outputs, n_jobs=self.n_jobs, device=self.device)
@@ -96,16 +100,17 @@ class Backend:
 
 
 class Training:
-    """Models that are trained side by side on the CPU; those of CSR one after the other, through all epochs of a run.
+    """Models that are trained side by side on the CPU; of CSR as many as share vectors.
 
-    Models of CSR share little but the indices of a minibatch's rows, and would push each other's parameters out of the caches
-    if they took turns in it.
+    Such groups follow each other through all epochs of a run: if they took turns in each minibatch, they would push each
+    other's parameters out of the caches.
     """
 
     def __init__(self, backend, parameters, velocity, *, mean, scale, l1, l2, momentum, fit_intercept, batch_size):
         self._backend, self._batch_size = backend, batch_size
-        models = range(len(momentum))
-        self._groups = [slice(i, i + 1) for i in models] if backend.is_sparse else [slice(None)]
+        n_models = len(momentum)
+        size = backend.n_lanes if backend.is_sparse else n_models
+        self._groups = [slice(first, min(first + size, n_models)) for first in range(0, n_models, size)]
         layout_class = CSRLayout if backend.is_sparse else DenseLayout
         self._layouts = [
             layout_class(
@@ -122,12 +127,15 @@ class Training:
         ]
         self.n_threads = self._layouts[0].n_threads
 
-    def _of(self, models):
+    def _parts(self, models):
         """The layouts that hold some models, and which of their models these are."""
-        return (self._layouts[models], slice(None)) if self._backend.is_sparse else (self._layouts, models)
+        first, last, _ = models.indices(self._groups[-1].stop)
+        for layout, group in zip(self._layouts, self._groups, strict=True):
+            if group.start < last and first < group.stop:
+                yield layout, slice(max(first - group.start, 0), min(last, group.stop) - group.start)
 
     def penalise(self, model, l1, l2):
-        [layout], within = self._of(slice(model, model + 1))
+        [(layout, within)] = self._parts(slice(model, model + 1))
         layout.penalise(within, l1, l2)
 
     def run(self, block, order, step_sizes):
@@ -157,6 +165,6 @@ class Training:
         return self._pair(models, "coefficients_velocity", 1)
 
     def _pair(self, models, coefficients, i):
-        layouts, within = self._of(models)
-        coef = np.concatenate([getattr(layout, coefficients)()[within] for layout in layouts])
-        return coef, np.concatenate([layout.intercept[i, within] for layout in layouts])
+        parts = list(self._parts(models))
+        coef = np.concatenate([getattr(layout, coefficients)(within) for layout, within in parts])
+        return coef, np.concatenate([layout.intercept[i, within] for layout, within in parts])
