@@ -418,7 +418,7 @@ def test_an_error_of_the_driver_itself(monkeypatch):
         pytest.raises((MemoryError, RuntimeError), match=r"OpenCL device '.*BUFFER_SIZE|out of memory"),
         memory.errors(),
     ):
-        memory.scratch(np.dtype(np.float32), too_much=(1 << 50,))
+        memory.scratch(memory, np.dtype(np.float32), too_much=(1 << 50,))
 
 
 def test_the_rows_to_train_on_are_placed_first(monkeypatch):
