@@ -253,7 +253,7 @@ def test_candidates_are_solved_as_alone(backend, dtype, kind):
     kwargs = {"validate": lambda coef, intercept: (abs(coef).mean(), 0.5)} if kind == "validated" else {}
     n_outputs = 1 if kind == "two classes" else 10
     hooks = [None] * len(candidates)
-    together = solve_all(source, candidates, get_backend(backend)(source, n_outputs), hooks, **kwargs)
+    together = solve_all(source, candidates, get_backend(backend)(source, n_outputs), hooks, advises=True, **kwargs)
     for got, options in zip(together, candidates, strict=True):
         try:
             alone = solve(source, options, get_backend(backend)(source, n_outputs), **kwargs)
