@@ -137,9 +137,8 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
 def solve_all(source, candidates, backend, hooks, *, start=None, validate=None, advises=False):
     """A model of the same rows for each of the candidates, which are `Options` with `EpochHooks` or None; see `solve`.
 
-    Returns for each its `Solution`, or the ValueError that it ended with. Each is what `solve` gives for it alone, to the bit, but
-    for the advice, which is only looked for where `advises`.
-    Candidates that see the same minibatches train side by side.
+    Returns for each its `Solution`, or the ValueError that it ended with. Each is what `solve` gives for it alone, to the bit,
+    but for the advice, which is looked for only where `advises`. Candidates that see the same minibatches train side by side.
     """
     columns, smaller = None, source
     if is_full(source):
