@@ -223,11 +223,16 @@ def test_rows_in_the_order_of_their_classes_are_told(mnist, n_sorted, told):
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_memory(dtype, backend):
-    """Training on MNIST's shape takes less than 20 MB beside X, 60 in one minibatch. Peak memory needs a process of its own."""
+    """Training on MNIST's shape takes less than 20 MB beside X, 120 in one minibatch. Peak memory needs a process of its own."""
     program = f"""
-        import resource
+        from pathlib import Path
         import numpy as np
         from skdl import SoftmaxRegressionClassifier
+
+        def resident(name):
+            lines = Path("/proc/self/status").read_text().splitlines()
+            return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
         rng = np.random.default_rng(0)
         X = rng.integers(0, 256, size=(60000, 784), dtype=np.uint8)
         if "{dtype}" == "float32":
@@ -237,13 +242,14 @@ def test_memory(dtype, backend):
                 X[i:i + 1000] = raw[i:i + 1000]
         y = rng.integers(0, 10, size=60000)
         SoftmaxRegressionClassifier(max_iter=1, backend="{backend}", n_jobs=2).fit(X[:500], y[:500])  # threads and libraries
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resident("VmRSS")
         for batch_size in (128, 60_000):
+            Path("/proc/self/clear_refs").write_text("5")  # else the peak is that of the parent, if it was larger
             SoftmaxRegressionClassifier(max_iter=2, backend="{backend}", batch_size=batch_size, n_jobs=2).fit(X, y)
-            print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+            print(resident("VmHWM") - before)
     """
     small, whole = map(float, run(program, timeout=300).stdout.split())
-    assert small < 20 and whole < 60
+    assert small < 20 and whole < 120
 
 
 def test_fit_in_a_forked_child():
