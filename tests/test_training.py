@@ -223,7 +223,7 @@ def test_rows_in_the_order_of_their_classes_are_told(mnist, n_sorted, told):
 @pytest.mark.parametrize("backend", ["openmp", "opencl"])
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 def test_memory(dtype, backend):
-    """Training on MNIST's shape takes less than 20 MB beside X, 120 in one minibatch. Peak memory needs a process of its own."""
+    """Training on MNIST's shape takes less than 20 MB beside X, 120 in one minibatch. A peak needs a process of its own."""
     program = f"""
         from pathlib import Path
         import numpy as np
