@@ -1,6 +1,5 @@
 """The bridge to scikit-learn's callbacks. Nothing else in skdl knows of sklearn.callback, which is experimental."""
 
-import functools
 from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
@@ -27,11 +26,7 @@ except ImportError:  # scikit-learn before 1.9: there is no set_callbacks, and n
             return _Nobody()
 
     def with_callbacks(method):
-        @functools.wraps(method)
-        def call(*args, **kwargs):  # one frame, as scikit-learn's: warnings name the line of the caller by their number
-            return method(*args, **kwargs)
-
-        return call
+        return method
 
 
 __all__ = ["CallbackSupportMixin", "Task", "callback_managed"]

@@ -304,7 +304,7 @@ validation_scores_, best_epoch_, lr_, alpha_, scale_
             grid,
             scoring=StandIn.score_of,
             refit=choose if callable(refit) else bool(refit) if isinstance(refit, np.bool_) else refit,
-            cv=[(train, test) for train, test in zip(rows[:, :1], rows[:, 1:], strict=True)],
+            cv=list(zip(rows[:, :1], rows[:, 1:], strict=True)),
             error_score=self.error_score,
             return_train_score=self.return_train_score,
             n_jobs=1,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import sklearn
-from _helpers import DIGITS, LABELS, Callback, fitted_state, same_model
+from _helpers import DIGITS, LABELS, Callback, fitted_state, needs_callbacks, same_model
 from joblib import parallel_config
 from numpy.testing import assert_array_equal
 from scipy import sparse
@@ -22,11 +22,6 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from skdl import SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV, _search, _sgd, one_standard_error
-
-try:
-    import sklearn.callback as sklearn_callback
-except ImportError:
-    sklearn_callback = None
 
 X, Y = DIGITS[:240], LABELS[:240]
 TWO = (Y > 4).astype(int)
@@ -512,7 +507,7 @@ def test_random_states():
     assert seeded[0] == seeded[1]
 
 
-@pytest.mark.skipif(sklearn_callback is None, reason="scikit-learn has callbacks since 1.9")
+@needs_callbacks
 def test_callbacks_see_folds_and_epochs():
     class Tasks(Callback):
         def __init__(self):
@@ -529,9 +524,11 @@ def test_callbacks_see_folds_and_epochs():
     same_results(search, by_grid_search(X, Y, PATH, {"max_iter": 4, "random_state": 0}, {"cv": 3}, {}))
 
 
-@pytest.mark.skipif(sklearn_callback is None, reason="scikit-learn has callbacks since 1.9")
+@needs_callbacks
 def test_a_scoring_monitor():
-    monitor = sklearn_callback.ScoringMonitor(scoring="accuracy")
+    from sklearn.callback import ScoringMonitor
+
+    monitor = ScoringMonitor(scoring="accuracy")
     search = SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=2, random_state=0).set_callbacks(monitor)
     searched(search, X, Y)
     assert search.best_score_ > 0.5
