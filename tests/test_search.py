@@ -64,6 +64,10 @@ SETTINGS = {
     "numbers": (X, Y, NUMBERS, {}, {}, {}),
     "numbers, CSR": (SPARSE, Y, NUMBERS, {}, {}, {}),
     "auto and numbers": (X, Y, {"lr": ["auto", 1e-3], "alpha": ["auto", 0, 0.1]}, {}, {}, {}),
+    "auto and numbers, minibatches of one size": (X, Y, {"lr": ["auto", 1e-3]}, {"batch_size": 80}, {}, {}),
+    "long rows, coordinates": (HEAVY, Y, {"fit_intercept": [True, False]}, {"batch_size": 32}, {}, {}),
+    "early stopping, constant step": (X, Y, PATH, {"early_stopping": True, "lr": 0.02, "lr_schedule": "constant",
+                                      "max_iter": 15}, {}, {}),
     "L1": (TABLE, Y, {"alpha": [1e-4, 1e-2], "l1_ratio": [0, 0.5, 1]}, {}, {}, {}),
     "schedules": (X, Y, {"lr_schedule": ["constant", "linear", "cosine"], "max_iter": [1, 3, 6]}, {"lr": 1e-3}, {}, {}),
     "coordinates": (TABLE, Y, {"standardize": [True, False], "fit_intercept": [True, False]}, {}, {}, {}),
@@ -496,7 +500,8 @@ def test_only_the_best_is_told_that_its_optimum_is_far():
 
 def test_random_states():
     """Without a seed the orders are the same for all fits; a generator is drawn from."""
-    search = SoftmaxRegressionClassifierCV(param_grid={"alpha": [0.1, 0.1]}, cv=3, max_iter=2)
+    grid = {"class_weight": [None, {}], "alpha": [0.1]}  # which do not train side by side
+    search = SoftmaxRegressionClassifierCV(param_grid=grid, cv=3, max_iter=2, scoring="neg_log_loss")
     searched(search, X, Y)
     first, second = search.cv_results_["mean_test_score"]
     assert first == second
