@@ -96,7 +96,7 @@ class LossCurveDisplay:
         -------
         display : LossCurveDisplay
         """
-        check_is_fitted(estimator, "loss_curve_")
+        _check_has(estimator, "loss_curve_")
         validation = getattr(estimator, "validation_loss_curve_", None)
         best = getattr(estimator, "best_epoch_", None)
         if best is None and validation is not None:
@@ -225,7 +225,7 @@ class SearchDisplay:
         -------
         display : SearchDisplay
         """
-        check_is_fitted(estimator, "cv_results_")
+        _check_has(estimator, "cv_results_")
         results, metric = estimator.cv_results_, _metric(estimator, metric)
         columns = {name.removeprefix("param_"): results[name] for name in results if name.startswith("param_")}
         if param_name is None:
@@ -311,6 +311,14 @@ class SearchDisplay:
 
 # Size of a mark, in points.
 MARK = 4
+
+
+def _check_has(estimator, attribute):
+    """Raise an error unless the estimator is fitted and has what is to be drawn."""
+    check_is_fitted(estimator)
+    if not hasattr(estimator, attribute):
+        of_pipeline = " Of a pipeline, pass its last step." if hasattr(estimator, "steps") else ""
+        raise TypeError(f"{type(estimator).__name__} has no {attribute}.{of_pipeline}")
 
 
 def _axes(ax, display):

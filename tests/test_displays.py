@@ -8,6 +8,7 @@ from _helpers import DIGITS, LABELS, make, run
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -169,6 +170,15 @@ def test_one_validation_set_has_no_spread():
 def test_not_fitted(display):
     with pytest.raises(NotFittedError):
         display.from_estimator(make())
+
+
+@pytest.mark.parametrize(("display", "attribute"), [(LossCurveDisplay, "loss_curve_"), (SearchDisplay, "cv_results_")])
+def test_fitted_but_without_what_is_drawn(display, attribute):
+    pipeline = make_pipeline(StandardScaler(), GaussianNB()).fit(DIGITS, LABELS)
+    with pytest.raises(TypeError, match=rf"Pipeline has no {attribute}\. Of a pipeline, pass its last step\.$"):
+        display.from_estimator(pipeline)
+    with pytest.raises(TypeError, match=rf"GaussianNB has no {attribute}\.$"):
+        display.from_estimator(pipeline[-1])
 
 
 def test_without_matplotlib():
