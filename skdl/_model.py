@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scipy.sparse import sparray, spmatrix
     from sklearn.linear_model import LogisticRegression
 
-    MatrixLike = ArrayLike | sparray | spmatrix
+    MatrixLike: TypeAlias = ArrayLike | sparray | spmatrix
 
 # The address of a class's documentation, with {estimator_name} in it, and empty until there is one: then scikit-learn's HTML
 # links to it and shows what the docstring says of each parameter.
