@@ -19,8 +19,14 @@
 #define FROM(of_period, k) (*(const VW *)((of_period) + (k) % PERIOD))
 #endif
 
+#if WIDTH == 1 /* a scalar, since GCC 10 fuses no product of a vector of one with a sum, and would round it otherwise */
+typedef REAL VW __attribute__((may_alias));
+#define WHERE(condition, x) ((condition) ? (x) : 0)
+#else
 typedef REAL VW __attribute__((vector_size(LANES_W * LANE_BYTES), aligned(sizeof(REAL)), may_alias));
 typedef INT W(part_int) __attribute__((vector_size(LANES_W * LANE_BYTES), aligned(sizeof(REAL)), may_alias));
+#define WHERE(condition, x) (VW)((W(part_int))(x) & (condition))
+#endif
 
 /* Lets a feature take the steps that it lags behind; adds x times the weights to `sum`. */
 INLINE void W(take_steps)(const P(lagged_steps) * step, int has_l1, REAL *restrict w, REAL x, VW *sum)
@@ -34,7 +40,7 @@ INLINE void W(take_steps)(const P(lagged_steps) * step, int has_l1, REAL *restri
             ROUNDED(threshold);
             ROUNDED(rounded);
             const VW above = rounded - threshold, below = rounded + threshold;
-            wk = (VW)((W(part_int))above & (above > 0)) + (VW)((W(part_int))below & (below < 0));
+            wk = WHERE(above > 0, above) + WHERE(below < 0, below);
         }
         *(VW *)(w + k) = wk;
         *(VW *)(v + k) = vk * FROM(step->decay, k);
@@ -157,5 +163,6 @@ static void W(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece, int
 #undef VW
 #undef LANES_W
 #undef FROM
+#undef WHERE
 #undef WIDTH
 #undef PERIOD

@@ -451,7 +451,7 @@ def test_fewer_threads_than_csr_has_parts(n_logits, monkeypatch, many_parts):
 
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("n_models", "n_logits"), [(2, 1), (17, 1), (5, 3), (10, 5), (3, 8), (3, 10), (2, 70)])
+@pytest.mark.parametrize(("n_models", "n_logits"), [(2, 1), (17, 1), (4, 2), (5, 3), (10, 5), (3, 8), (3, 10), (2, 70)])
 @pytest.mark.parametrize("kernel_path", OPENMP_PATHS, ids="-".join, indirect=True)
 def test_models_of_csr_have_the_bits_of_each_alone(kernel_path, n_models, n_logits, dtype, penalty):
     """Whichever lanes they share: step sizes, momentum and penalties are their own, also where these change."""
