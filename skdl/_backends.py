@@ -3,7 +3,7 @@
 import os
 from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class Backend(Protocol):
     def __init__(self, source, n_outputs, *, n_jobs=None, device=None):
         """For data like those of `source` (skdl._data), of which only the form is read: `n_features`, `dtype`, `is_sparse`
         and `row_values`. `self.n_outputs` is kept; `self.dtype` is the type in which the backend computes; `self.n_lanes`
-        is the number of models that train in little more than the time of one.
+        is the number of models that train in little more than the time of one; `self.processor` names what the bits of a
+        model depend on.
         """
 
     def for_source(self, source):
@@ -111,24 +112,51 @@ PIECE_VALUES = 2**18
 
 
 def csr_statistics(X, weight, rows):
-    """`Backend.statistics` of CSR: about 0, with the unit of a column and its negative for extremes.
+    """`Backend.statistics` of CSR."""
+    return ColumnTotals.of(X, weight, rows).statistics()
 
-    Those of columns that are stored in all rows are as those of a dense X.
-    """
-    sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
-    total = np.zeros((X.shape[1], 4))
-    weight = None if weight is None else weight.astype(np.float64)
-    _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, weight, total)
-    square, magnitude, weight_of_others, n_stored = total.T
-    with np.errstate(over="ignore", invalid="ignore"):
-        unit = magnitude / np.where(weight_of_others > 0, weight_of_others, 1)
-        unit *= (weight_of_others / sum_weight) ** FREQUENCY_POWER
-        statistics = Statistics(float(sum_weight), np.zeros(X.shape[1]), square / sum_weight, -unit, unit)
-    full = np.flatnonzero(n_stored == len(rows))
-    if len(full) > 0 and len(rows) > 1:
-        for whole, part in zip(statistics[1:], _statistics_of_full(X, weight, rows, full)[1:], strict=True):
-            whole[full] = part
-    return statistics
+
+class ColumnTotals(NamedTuple):
+    """What the statistics of the columns of CSR follow from. Those of some rows and those of others add up."""
+
+    sum_weight: float
+    n_rows: int
+    total: np.ndarray  # (n_features, 4): weighted x^2, |x| and weight where x is not 0; number of stored values
+    full: Statistics | None  # of the columns `full_columns`, which are stored in all rows
+    full_columns: np.ndarray
+
+    @classmethod
+    def of(cls, X, weight, rows):
+        sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
+        total = np.zeros((X.shape[1], 4))
+        wide = None if weight is None else weight.astype(np.float64)
+        _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, wide, total)
+        full = np.flatnonzero(total[:, 3] == len(rows))
+        of_full = _statistics_of_full(X, wide, rows, full) if len(full) > 0 else None
+        return cls(float(sum_weight), len(rows), total, of_full, full)
+
+    def merged(self, other):
+        full, here, there = np.intersect1d(self.full_columns, other.full_columns, return_indices=True)
+        of_full = None
+        if len(full) > 0:
+            of_full = self.full.of_columns(here).merged(other.full.of_columns(there))
+        n_rows = self.n_rows + other.n_rows
+        return ColumnTotals(self.sum_weight + other.sum_weight, n_rows, self.total + other.total, of_full, full)
+
+    def statistics(self):
+        """About 0, with the unit of a column and its negative for extremes.
+
+        Those of columns that are stored in all rows are as those of a dense X.
+        """
+        square, magnitude, weight_of_others, _ = self.total.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            unit = magnitude / np.where(weight_of_others > 0, weight_of_others, 1)
+            unit *= (weight_of_others / self.sum_weight) ** FREQUENCY_POWER
+            statistics = Statistics(self.sum_weight, np.zeros(len(unit)), square / self.sum_weight, -unit, unit)
+        if self.full is not None and self.n_rows > 1:
+            for whole, part in zip(statistics[1:], self.full[1:], strict=True):
+                whole[self.full_columns] = part
+        return statistics
 
 
 def _statistics_of_full(X, weight, rows, columns):

@@ -26,6 +26,10 @@ class Statistics(NamedTuple):
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         return Statistics(total_weight, self.mean + share * delta, variance, low, high)
 
+    def of_columns(self, columns):
+        """Those of some of the columns."""
+        return Statistics(self.total_weight, *(a[columns] for a in self[1:]))
+
     def with_columns(self, other, of_other):
         """These, but for columns (n_features,) bool that are those of `other`."""
         pairs = zip(self[1:], other[1:], strict=True)
