@@ -9,13 +9,18 @@ from skdl._softmax import curvature_bound
 
 # ---- max_iter
 
-# A fit makes about AUTO_UPDATES updates, or AUTO_EPOCHS epochs if that is more. From the study in benchmarks/auto_lr.py.
+# A fit makes about AUTO_UPDATES updates, or AUTO_EPOCHS epochs if that is more. From the study in benchmarks/auto_lr.py. Rows
+# that are not in memory are many: as many updates as such epochs of the smallest data that need no more will do.
 AUTO_UPDATES, AUTO_EPOCHS = 3000, 5
 
 
-def auto_epochs(n_rows, batch_size):
+def auto_epochs(n_rows, batch_size, *, in_memory=True):
     """Number of epochs that max_iter="auto" stands for: an epoch is few updates on small data and many on large."""
-    return max(AUTO_EPOCHS, round(AUTO_UPDATES / ceil_div(n_rows, batch_size)))
+    n_batches = ceil_div(n_rows, batch_size)
+    if not in_memory:
+        fewest = min(AUTO_EPOCHS, ceil_div(AUTO_EPOCHS * AUTO_UPDATES, n_batches))
+        return max(fewest, round(AUTO_UPDATES / n_batches))
+    return max(AUTO_EPOCHS, round(AUTO_UPDATES / n_batches))
 
 
 # ---- lr, and the batch size that goes with it

@@ -92,11 +92,16 @@ class CallbackHooks(EpochHooks):
 
         return attributes
 
-    def begin(self, current):
-        self._context = self._parent.subcontext(task_name="epoch")
+    def begin(self, current, n_blocks=1):
+        self._context = self._parent.subcontext(task_name="epoch", max_subtasks=n_blocks if n_blocks > 1 else 0)
         self._context.call_on_fit_task_begin(
             estimator=self._estimator, reconstruction_attributes=self._attributes(current), **self._data
         )
+
+    def block_done(self):
+        context = self._context.subcontext(task_name="blocks")
+        context.call_on_fit_task_begin(estimator=self._estimator, **self._data)
+        context.call_on_fit_task_end(estimator=self._estimator, **self._data)
 
     def end(self, current):
         return self._context.call_on_fit_task_end(

@@ -60,10 +60,38 @@ def no_model_loss(source, n_classes, fit_intercept):
     """The smallest loss that needs no feature: the entropy of the classes; without an intercept, that of even odds."""
     if not fit_intercept:
         return float(np.log(n_classes))
-    _, y, weight = source.block
-    rows = source.rows
-    frequency = np.bincount(y[rows], None if weight is None else weight[rows]) / source.n_rows
+    frequency = source.class_shares(n_classes)
     return float(-(frequency * np.log(frequency, where=frequency > 0, out=np.zeros(len(frequency)))).sum())
+
+
+def loss_and_gradient(W, source, backend, scaling, options):
+    """Mean loss and its gradient at W (n_outputs, n_features + 1), the last column the intercept, in scaled coordinates.
+
+    Steps of size 0 with a momentum of 1 add up the gradients of minibatches.
+    """
+    n_rows, batch_size = source.n_rows, options.batch_size
+    training = backend.start(
+        (W[np.newaxis, :, :-1], W[np.newaxis, :, -1]),
+        None,
+        mean=scaling.mean,
+        scale=scaling.scale,
+        l1=None,
+        l2=None,
+        momentum=np.ones(1),
+        fit_intercept=options.fit_intercept,
+        batch_size=batch_size,
+    )
+    total, gradient, before = 0.0, 0.0, 0.0
+    for block, order in source.blocks():
+        n_even = len(order) - len(order) % batch_size
+        for rows in (order[:n_even], order[n_even:]):  # a gradient is the mean of its minibatch
+            if len(rows):
+                size = min(batch_size, len(rows))
+                [[loss]] = training.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
+                [coef], [intercept] = training.velocity()
+                velocity = np.column_stack((coef, intercept)).astype(np.float64)
+                total, gradient, before = total + loss, gradient + size * (velocity - before), velocity
+    return total / n_rows, gradient / n_rows
 
 
 class Gauge:
@@ -113,30 +141,7 @@ class Gauge:
         return Gap(loss, objective, float(min(excess, objective)))  # F* is not below 0
 
     def _loss_and_gradient(self, W):
-        """Mean loss and its gradient: steps of size 0 with a momentum of 1 add up the gradients of minibatches."""
-        n_rows, batch_size = self.source.n_rows, self.options.batch_size
-        training = self.backend.start(
-            (W[np.newaxis, :, :-1], W[np.newaxis, :, -1]),
-            None,
-            mean=self.scaling.mean,
-            scale=self.scaling.scale,
-            l1=None,
-            l2=None,
-            momentum=np.ones(1),
-            fit_intercept=self.options.fit_intercept,
-            batch_size=batch_size,
-        )
-        total, gradient, before = 0.0, 0.0, 0.0
-        for block, order in self.source.blocks():
-            n_even = len(order) - len(order) % batch_size
-            for rows in (order[:n_even], order[n_even:]):  # a gradient is the mean of its minibatch
-                if len(rows):
-                    size = min(batch_size, len(rows))
-                    [[loss]] = training.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
-                    [coef], [intercept] = training.velocity()
-                    velocity = np.column_stack((coef, intercept)).astype(np.float64)
-                    total, gradient, before = total + loss, gradient + size * (velocity - before), velocity
-        return total / n_rows, gradient / n_rows
+        return loss_and_gradient(W, self.source, self.backend, self.scaling, self.options)
 
     def _curvature(self, coef, intercept):
         """The mean of z (1 - z) of each output over some of the rows."""
@@ -159,6 +164,13 @@ class Monitor:
         self.n_epochs, self.next_look = 0, EPOCHS_PER_MEASUREMENT
         self.n_added, self.total, self.optimum = 0, None, None
         self.gauge, self.make_gauge = None, partial(Gauge, plan)
+
+    def state(self):
+        """What it keeps between epochs."""
+        return {"n_epochs": self.n_epochs, "next_look": self.next_look, "n_added": self.n_added, "total": self.total}
+
+    def restore(self, state):
+        vars(self).update(state)
 
     @property
     def epochs_to_look(self):
@@ -225,7 +237,7 @@ class Monitor:
 
     def _remedy(self, loss, n_epochs, alpha):
         options, n_classes = self.options, _softmax.n_classes(self.backend.n_outputs)
-        enough = auto_epochs(self.source.n_rows, options.batch_size)
+        enough = auto_epochs(self.source.n_rows, options.batch_size, in_memory=self.source.draws)
         more = enough if n_epochs < enough else MORE_EPOCHS * n_epochs
         if loss > np.log(n_classes):
             too_large = f"That is more than the {np.log(n_classes):.4g} of even odds: lr={options.lr:.3g} is too large."

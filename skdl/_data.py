@@ -26,6 +26,9 @@ class InMemory:
     known to be.
     """
 
+    # Whether an epoch may draw some rows more often than others; and the number of its blocks.
+    draws, n_groups = True, 1
+
     def __init__(self, X, y=None, weight=None, rows=None, *, is_finite=False):
         self.n_samples, self._rows, self._order, self._is_finite = X.shape[0], rows, None, is_finite
         self._hold(X)
@@ -75,16 +78,21 @@ class InMemory:
     @property
     def weight(self):
         """The weights of `rows`: their mean is 1."""
-        return np.ones(self.n_rows) if self.block.weight is None else self.block.weight[self.rows]
+        return np.ones(len(self.rows)) if self.block.weight is None else self.block.weight[self.rows]
+
+    def class_shares(self, n_classes):
+        """Of each class its share of the weight of all rows."""
+        _, y, weight = self.block
+        rows = self.rows
+        return np.bincount(y[rows], None if weight is None else weight[rows], minlength=n_classes) / self.n_rows
 
     def centred(self, mean):
         """A source of CSR less the mean, where a value is stored: for columns of mean 0 and those stored in all rows."""
         X = self.block.X
-        values = np.flatnonzero(mean[X.indices])
-        data = X.data.copy()
-        data[values] -= mean[X.indices[values]].astype(data.dtype)
+        X = type(X)((X.data.copy(), X.indices, X.indptr), shape=X.shape)
+        less_mean(X, mean)
         source = copy(self)
-        source.block = source._drawn_block = self.block._replace(X=type(X)((data, X.indices, X.indptr), shape=X.shape))
+        source.block = source._drawn_block = self.block._replace(X=X)
         return source
 
     def with_values(self, X):
@@ -149,3 +157,48 @@ class InMemory:
                 rng.shuffle(self._order)
             order[:] = self._order
         yield self._drawn_block, orders
+
+
+class Described(InMemory):
+    """Rows that are not in memory, of which statistics and a sample are known: for a plan it is as good as having them.
+
+    `rows`, `block` and `X` are those of the sample, `n_rows` and `total_weight` those of all; weights (n_sampled,) are divided
+    by their mean over all rows, or None. Who knows where the rows are says what an epoch is.
+    """
+
+    draws = False
+
+    def __init__(self, X, y, weight, *, n_rows, total_weight, class_totals, statistics, row_values):
+        self._n_rows = n_rows
+        super().__init__(X, y, is_finite=True)
+        self.block = self._drawn_block = self.block._replace(weight=weight)
+        self.total_weight, self.row_values = total_weight, row_values
+        self._class_totals, self._statistics = class_totals, statistics._replace(total_weight=total_weight)
+        self.mean = np.zeros(self.n_features)  # what is taken off the stored values of CSR
+
+    @property
+    def n_rows(self):
+        return self._n_rows
+
+    def class_shares(self, n_classes):
+        return self._class_totals / self._class_totals.sum()
+
+    def statistics(self, backend, rows=None):
+        return self._statistics
+
+    def centred(self, mean):
+        source = super().centred(mean)
+        source.mean = mean
+        return source
+
+    def blocks(self):
+        raise NotImplementedError
+
+    def epochs(self, rng, n_epochs):
+        raise NotImplementedError
+
+
+def less_mean(X, mean):
+    """Take the mean off the stored values of CSR, in place."""
+    values = np.flatnonzero(mean[X.indices])
+    X.data[values] -= mean[X.indices[values]].astype(X.dtype)

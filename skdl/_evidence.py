@@ -200,20 +200,21 @@ class Evidence:
     """Updates of alpha while a model is trained with it: by the evidence, and at last by the margins."""
 
     def __init__(self, sample, l1_ratio, n_rows):
-        self._sample, self._l1_ratio, self._due, self._ends_with_margins = sample, l1_ratio, [], False
+        self._sample, self._l1_ratio, self._ends_with_margins = sample, l1_ratio, False
+        self.due = []  # numbers of epochs after which there is an update
         self._n_rows = max(n_rows, 1.0)  # less is no row
 
     def be_due(self, max_iter, n_batches, *, holds):
         """Spread the updates over the epochs, closer where the step holds at first; returns the epoch after the last."""
         epochs = np.unique(np.ceil((HOLDING if holds else FALLING) * UPDATES * max_iter).astype(int))
-        self._due = epochs[(epochs < max_iter) & (epochs * n_batches >= FEWEST_STEPS)].tolist()
-        self._ends_with_margins = len(self._due) > 1 and self._l1_ratio < 1
-        return max(self._due, default=0)
+        self.due = epochs[(epochs < max_iter) & (epochs * n_batches >= FEWEST_STEPS)].tolist()
+        self._ends_with_margins = len(self.due) > 1 and self._l1_ratio < 1
+        return max(self.due, default=0)
 
     @property
     def next_due(self):
         """The number of epochs after which alpha should be updated; infinity after the last update."""
-        return self._due[0] if self._due else np.inf
+        return self.due[0] if self.due else np.inf
 
     def updated(self, alpha, coef, intercept):
         """alpha after its next update; the parameters are those for x, (n_outputs, n_features) and (n_outputs,).
@@ -222,7 +223,7 @@ class Evidence:
         model has hardly been trained, and tells nothing yet.
         """
         sample = self._sample
-        self._due = self._due[1:]
+        self.due = self.due[1:]
         [logits], _ = sample.predict((coef[np.newaxis], intercept[np.newaxis]))
         logits = logits.astype(np.float64)
         coef = coef / sample.scaling.scale * sample.q * (sample.scaling.mean_square > 0)
@@ -233,7 +234,7 @@ class Evidence:
         if growth == 0 or fall > untrained * growth:
             return alpha
         curvature = _softmax.mean_curvature(logits, sample.weight)
-        if not self._due and self._ends_with_margins:
+        if not self.due and self._ends_with_margins:
             # Of a row of any weight one is left out: a weight of 2 is two rows.
             shares = sample.spectrum.shares(sample.squared_norm, curvature, strength, self._n_rows)
             return alpha * margin_factor(logits, sample.y, sample.weight, shares, max(0.0, fall - growth), self._n_rows)

@@ -9,7 +9,14 @@ from skdl import _softmax
 from skdl._auto import auto_lr, even_batch_size
 from skdl._evidence import Evidence, Sample, initial_alpha
 from skdl._reduction import RowSpace, spans_little
-from skdl._sampling import evenly_drawn, lengths, long_rows, may_hold_long_rows, with_bounded_leverage
+from skdl._sampling import (
+    evenly_drawn,
+    lengths,
+    long_rows,
+    may_hold_long_rows,
+    warn_of_long_rows,
+    with_bounded_leverage,
+)
 from skdl._scaling import Scaling, Statistics
 from skdl._stream import full_batch
 
@@ -74,7 +81,7 @@ class Survey:
     def drawn(self, seen, standard, length, options):
         """See `evenly_drawn`."""
         key = "drawn", id(seen), id(standard), options.shuffle
-        return self._once(key, evenly_drawn, seen, standard, length, shuffle=options.shuffle)
+        return self._once(key, evenly_drawn, seen, standard, length, shuffle=options.shuffle and seen.draws)
 
     def sample(self, seen, standard, backend, options):
         """The `Sample` that updates of alpha look at."""
@@ -175,7 +182,9 @@ def coordinates(source, options, backend, stream):
 
     here = of_all = source.statistics(backend)
     length, (known, scaling) = None, standard(here)
-    if may_hold_long_rows(source, scaling, known):
+    if not source.draws:
+        warn_of_long_rows(source, scaling, known)
+    elif may_hold_long_rows(source, scaling, known):
         length = lengths(centred(scaling), scaling)
         is_long = long_rows(length)
         if is_long.any():

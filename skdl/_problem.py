@@ -21,7 +21,8 @@ class Problem(NamedTuple):
     options: Options  # with a number for max_iter
     classes: np.ndarray  # those of the rows to train on
     class_totals: np.ndarray  # of their sample weights
-    held_out: tuple | None  # (X, class numbers, weight or None, rows or None: all) to validate with
+    # To validate with: (X, class numbers, weight or None, rows or None: all), or whatever gives such rows in parts.
+    held_out: tuple | object | None
 
     def backend(self):
         """The backend for it."""
@@ -35,6 +36,8 @@ class Problem(NamedTuple):
         """
         if self.held_out is None:
             return None
+        if not isinstance(self.held_out, tuple):
+            return self._validator_of_parts(backend)
         X, y, weight, rows = self.held_out
         predictor = cache(lambda: backend.predictor(X, rows, y.astype(np.int32)))
 
@@ -44,16 +47,30 @@ class Problem(NamedTuple):
 
         return validate
 
+    def _validator_of_parts(self, backend):
+        """The same where the rows come in parts, (X, class numbers, weights) each."""
+
+        def validate(coef, intercept):
+            sums, parameters = np.zeros(3), with_model_axis((coef, intercept))
+            for X, y, weight in self.held_out:
+                [(losses, correct)], _ = backend.predictor(X, None, y.astype(np.int32))(parameters, "losses")
+                sums += (weight * losses).sum(), (weight * correct).sum(), weight.sum()
+            return sums[0] / sums[2], sums[1] / sums[2]
+
+        return validate
+
     def with_options(self, options):
         """The fit with other options, on which its rows do not depend."""
-        return self._replace(options=_with_epochs(options, self.source.n_rows))
+        return self._replace(options=with_epochs(options, self.source))
 
 
-def _with_epochs(options, n_rows):
+def with_epochs(options, source):
     """The options with a number for max_iter."""
     if options.max_iter != "auto":
         return options
-    return replace(options, max_iter=auto_epochs(n_rows, options.batch_size), may_hold=True)
+    return replace(
+        options, max_iter=auto_epochs(source.n_rows, options.batch_size, in_memory=source.draws), may_hold=True
+    )
 
 
 def pose(options, X, y, classes, weight, *, rows=None, held_out=None, is_finite=False):
@@ -85,4 +102,4 @@ def pose(options, X, y, classes, weight, *, rows=None, held_out=None, is_finite=
     else:
         weight = weight_rows
     source = InMemory(X, y, weight, used, is_finite=is_finite)
-    return Problem(source, _with_epochs(options, source.n_rows), classes, totals, held_out)
+    return Problem(source, with_epochs(options, source), classes, totals, held_out)

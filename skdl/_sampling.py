@@ -47,13 +47,32 @@ def may_hold_long_rows(source, scaling, statistics):
     """
     if source.is_sparse:
         return True
-    largest = np.maximum(statistics.high - scaling.mean, scaling.mean - statistics.low) * scaling.scale
-    largest = largest[scaling.mean_square > 0]
+    largest = _largest(scaling, statistics)
     # The share of the leverage of all rows that such a row has, if the others are of one length.
     leverage = max(LONG**2, LEVERAGE_OF_A_ROW * source.n_rows)
     share = leverage / (source.n_rows + leverage)
     with np.errstate(over="ignore"):
         return bool((largest**2).sum() > share * source.n_rows * scaling.mean_square.sum())
+
+
+def _largest(scaling, statistics):
+    """max |u| of each column, (n_features,), 0 of those that do not vary."""
+    largest = np.maximum(statistics.high - scaling.mean, scaling.mean - statistics.low) * scaling.scale
+    return np.where(scaling.mean_square > 0, largest, 0.0)
+
+
+def warn_of_long_rows(source, scaling, statistics):
+    """Warn where the extremes of the columns leave room for a long row in rows that are all visited alike."""
+    if not source.is_sparse and may_hold_long_rows(source, scaling, statistics):
+        largest = _largest(scaling, statistics)
+        column = int(largest.argmax())
+        low, high = statistics.low[column], statistics.high[column]
+        times = largest[column] / np.sqrt(scaling.mean_square[column])
+        warn(
+            f"Some rows may be so long that they set the step size alone: the values of column {column} reach from {low:.3g} "
+            f"to {high:.3g}, {times:.0f} times its standard deviation. Check or "
+            "clip them."
+        )
 
 
 def long_rows(length):

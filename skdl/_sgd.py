@@ -25,13 +25,14 @@ with t = lr alpha / (1 - momentum) and r_j = 1, division by 1 + t (1 - l1_ratio)
 intercept has no penalty. The step may be taken in other coordinates of x; see `Scaling`.
 """
 
-from dataclasses import dataclass, field, replace
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 from sklearn.utils import check_random_state
 
 from skdl._backends import ceil_div
-from skdl._convergence import Monitor, View
+from skdl._convergence import Monitor, View, loss_and_gradient
 from skdl._evidence import FEWEST_ROWS, Evidence, Sample
 from skdl._plan import Survey, make_plan, standard_scaling
 from skdl._reduction import OccurringColumns, is_full
@@ -97,20 +98,25 @@ class EpochHooks:
 
     watches = False
 
-    def begin(self, current):
+    def begin(self, current, n_blocks=1):
         pass
+
+    def block_done(self):
+        """Another of the epoch's blocks is done, where there are several."""
 
     def end(self, current):
         """Return whether to stop."""
         return False
 
 
-def solve(source, options, backend, *, epoch=0, start=None, stream=None, validate=None, hooks=None):
+def solve(
+    source, options, backend, *, epoch=0, start=None, stream=None, validate=None, hooks=None, checkpoint=None
+):  # fmt: skip
     """Choose what is "auto", train, and return the `Solution`.
 
     Parameters
     ----------
-    source : skdl._data.InMemory
+    source : skdl._data.InMemory or Described
     options : skdl._parameters.Options, with a number for max_iter
     backend : skdl._backends.Backend, made for this source
     epoch : number of epochs that came before, in a stream; their orders are not drawn again
@@ -118,6 +124,7 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     stream : Stream that the calls before left to this part of it; None: this is a fit of its own
     validate : function of (coef, intercept) that returns a validation loss and score, called after each epoch
     hooks : EpochHooks
+    checkpoint : Checkpoint, from which training goes on and to which it is written; None: it is not
 
     Raises ValueError, naming epoch and lr, where training diverges.
     """
@@ -128,20 +135,24 @@ def solve(source, options, backend, *, epoch=0, start=None, stream=None, validat
     if stream is not None:
         plan = make_plan(Survey(source, backend, stream), options)
         return train_part(plan, source, options, order_generator(options, epoch), start, stream)
-    [solution] = solve_all(source, [options], backend, [hooks], start=start, validate=validate, advises=True)
+    [solution] = solve_all(
+        source, [options], backend, [hooks], start=start, validate=validate, advises=True, checkpoint=checkpoint
+    )
     if isinstance(solution, ValueError):
         raise solution
     return solution
 
 
-def solve_all(source, candidates, backend, hooks, *, start=None, validate=None, advises=False):
+def solve_all(source, candidates, backend, hooks, *, start=None, validate=None, advises=False, checkpoint=None):
     """A model of the same rows for each of the candidates, which are `Options` with `EpochHooks` or None; see `solve`.
 
     Returns for each its `Solution`, or the ValueError that it ended with. Each is what `solve` gives for it alone, to the bit,
     but for the advice, which is looked for only where `advises`. Candidates that see the same minibatches train side by side.
     """
     columns, smaller = None, source
-    if is_full(source):
+    if not source.draws:
+        pass  # what is not in memory is taken as it comes
+    elif is_full(source):
         smaller = source.with_values(source.block.X.toarray())
     elif source.is_sparse:
         columns = OccurringColumns.of(source, start)
@@ -164,7 +175,7 @@ def solve_all(source, candidates, backend, hooks, *, start=None, validate=None, 
         n_together = models_together(group[0][1].plan.backend, len(group))
         for first in range(0, len(group), n_together):
             places, courses = zip(*group[first : first + n_together], strict=True)
-            train(courses, order_generator(courses[0].plan.options, 0), start)
+            train(courses, order_generator(courses[0].plan.options, 0), start, checkpoint=checkpoint)
             for i, course in zip(places, courses, strict=True):
                 results[i] = course.result
     return [result if isinstance(result, ValueError) else _completed(result, source, columns) for result in results]
@@ -259,23 +270,40 @@ def penalties(options, unit, scale, dtype):
         )
 
 
-def run_epochs(source, training, rng, step_sizes, batch_size, average=None):
+def run_epochs(source, training, rng, step_sizes, batch_size, average=None, *, begun=(0, 0.0), after_block=None):
     """Passes over the source; returns each model's mean losses on the way, (n_models, n_epochs).
 
-    An `Average` is taken on the way.
+    An `Average` is taken on the way. begun: rows that an epoch has visited already and the sum of their losses; after each
+    block, after_block is given the same.
     """
-    total, done = 0.0, 0
-    for block, order in source.epochs(rng, step_sizes.shape[1]):
-        n_rows = order.shape[1]
-        piece = n_rows if average is None else average.n_batches * batch_size
-        for first in range(0, n_rows, piece):
-            rows = np.ascontiguousarray(order[:, first : first + piece])
-            n_batches = ceil_div(rows.shape[1], batch_size)
-            total = total + training.run(block, rows, np.ascontiguousarray(step_sizes[:, :, done : done + n_batches]))
-            done += n_batches
-            if average is not None:
-                average.add(training.parameters(), rows.shape[1])
+    n_done, total = begun
+    with closing(source.epochs(rng, step_sizes.shape[1])) as blocks:
+        for block, order in blocks:
+            n_rows = order.shape[1]
+            piece = n_rows if average is None else average.n_batches * batch_size
+            for first in range(0, n_rows, piece):
+                rows = np.ascontiguousarray(order[:, first : first + piece])
+                sizes = _sizes_of(rows.shape[1], step_sizes, n_done, batch_size, of_share=not source.draws)
+                total = total + training.run(block, rows, sizes)
+                n_done += rows.shape[1]
+                if average is not None:
+                    average.add(training.parameters(), rows.shape[1])
+            if after_block is not None:
+                after_block(n_done, total)
     return total / source.n_rows
+
+
+def _sizes_of(n_rows, step_sizes, n_done, batch_size, *, of_share):
+    """The step sizes of some rows' minibatches after n_done rows of an epoch.
+
+    of_share: a short last minibatch, of which each block has one, makes the share of a step that its rows are of a whole one.
+    """
+    n_batches, first = ceil_div(n_rows, batch_size), n_done // batch_size
+    sizes = np.ascontiguousarray(step_sizes[:, :, first : first + n_batches])
+    if of_share and n_rows % batch_size:
+        sizes = sizes.copy()
+        sizes[:, :, -1] *= n_rows % batch_size / batch_size
+    return sizes
 
 
 def epochs_together(source, backend):
@@ -294,10 +322,10 @@ def with_model_axis(pair):
     return None if pair is None else tuple(np.asarray(a)[np.newaxis] for a in pair)
 
 
-def train(courses, rng, start=None, velocity=None, average=None):
+def train(courses, rng, start=None, velocity=None, average=None, checkpoint=None):
     """Let models take their courses side by side, all from (coef, intercept) `start` and with this velocity, both for x.
 
-    Returns the `Training` of the last ones. An `Average`, where there is one, is the model.
+    Returns the `Training` of the last ones. An `Average`, where there is one, is the model. A `Checkpoint` is of one course.
     """
     plan, scaling = courses[0].plan, courses[0].plan.scaling
     source = plan.source.restarted()
@@ -320,11 +348,22 @@ def train(courses, rng, start=None, velocity=None, average=None):
             course.training, course.model = training, model
         return training
 
-    running = list(courses)
-    training = started(
-        None if start is None else scaling.scale_parameters(*start),
-        None if velocity is None else scaling.scale_gradient(*velocity),
-    )
+    running, begun = list(courses), (0, 0.0)
+    if checkpoint is not None and checkpoint.saved is not None:
+        parameters, velocity, begun = checkpoint.restore(courses[0], source)
+        training = started(parameters, velocity)
+    else:
+        training = started(
+            None if start is None else scaling.scale_parameters(*start),
+            None if velocity is None else scaling.scale_gradient(*velocity),
+        )
+
+    def after_block(n_done, total):
+        for course in running:
+            course.hooks.block_done()
+        if checkpoint is not None:
+            checkpoint.save(courses[0], source, training, n_done, total)
+
     for course in courses:
         course.go_on()
     while True:
@@ -337,7 +376,11 @@ def train(courses, rng, start=None, velocity=None, average=None):
             training = started(*(tuple(a[models] for a in pair) for pair in pairs))
         n_epochs = min(len(course.wanted) for course in running)
         step_sizes = np.stack([course.wanted[:n_epochs] for course in running])
-        losses = run_epochs(source, training, rng, step_sizes, plan.options.batch_size, average)
+        losses = run_epochs(
+            source, training, rng, step_sizes, plan.options.batch_size, average,
+            begun=begun, after_block=after_block if source.n_groups > 1 else None,
+        )  # fmt: skip
+        begun = 0, 0.0
         for course, of_course in zip(running, losses.tolist(), strict=True):
             course.take(of_course)
 
@@ -359,15 +402,49 @@ class Course:
 
     def __init__(self, plan, validate=None, hooks=None, average=None, *, monitors=True, advises=True):
         self.plan, self.validate, self.hooks, self.average = plan, validate, hooks or EpochHooks(), average
-        self.monitor, self.advises = Monitor(plan) if monitors else None, advises
-        self.penalties = penalties(plan.options, plan.unit, plan.scaling.scale, plan.backend.dtype)
+        self.options, self.monitor, self.advises = plan.options, Monitor(plan) if monitors else None, advises
+        self.history, self.best_loss, self.best_parameters = History(), np.inf, None
+        self.schedule = Schedule(plan.options, plan.source.n_batches(plan.options.batch_size))
+        self.patience = Patience(plan.options)
+        if plan.evidence is not None:
+            self.schedule.settled_from = plan.evidence.be_due(
+                plan.options.max_iter, self.schedule.n_batches, holds=self.schedule.holds(0)
+            )
         self.training = self.model = None  # where the model is among those side by side
-        self.wanted, self._losses = (
-            None,
-            [],
-        )  # step sizes (n_epochs, n_batches) of the epochs to come, and losses of the others
+        self.wanted = None  # step sizes (n_epochs, n_batches) of the epochs to come,
+        self._losses = []  # and losses of the others
         self.result = None  # a `Solution`, or a ValueError, once it has ended
         self._course = self._take_course()
+
+    @property
+    def penalties(self):
+        """(l1, l2) of the model as it is."""
+        plan = self.plan
+        return penalties(self.options, plan.unit, plan.scaling.scale, plan.backend.dtype)
+
+    def state(self):
+        """What the course has come to at the end of an epoch, in numbers, lists and arrays."""
+        return {
+            "alpha": self.options.alpha,
+            "history": asdict(self.history),
+            "best_loss": self.best_loss,
+            "best_parameters": self.best_parameters,
+            "schedule": [self.schedule.n_epochs, self.schedule.fall_from],
+            "patience": [self.patience.best, self.patience.epochs_without_change],
+            "updates": None if self.plan.evidence is None else self.plan.evidence.due,
+            "monitor": self.monitor.state(),
+        }
+
+    def restore(self, state):
+        """Be where another one was that left this state."""
+        self.options = replace(self.options, alpha=state["alpha"])
+        self.history = History(**state["history"])
+        self.best_loss, self.best_parameters = state["best_loss"], state["best_parameters"]
+        self.schedule.n_epochs, self.schedule.fall_from = state["schedule"]
+        self.patience.best, self.patience.epochs_without_change = state["patience"]
+        if self.plan.evidence is not None:
+            self.plan.evidence.due = state["updates"]
+        self.monitor.restore(state["monitor"])
 
     def take(self, losses):
         """Take the losses of some of the epochs that it wants."""
@@ -392,12 +469,11 @@ class Course:
 
     def _take_course(self):
         """Yields the step sizes of the epochs that it wants, (n_epochs, n_batches), and is sent their losses."""
-        plan, hooks, monitor = self.plan, self.hooks, self.monitor
-        source, backend, options, scaling, evidence = (
-            plan.source, plan.backend, plan.options, plan.scaling, plan.evidence,
-        )  # fmt: skip
-        dtype, n_batches = backend.dtype, source.n_batches(options.batch_size)
-        best_loss, best_parameters, stop, view = np.inf, None, False, View.UNKNOWN
+        plan, hooks, monitor, options = self.plan, self.hooks, self.monitor, self.options
+        source, backend, scaling, evidence = plan.source, plan.backend, plan.scaling, plan.evidence
+        history, schedule, patience = self.history, self.schedule, self.patience
+        dtype, n_batches = backend.dtype, schedule.n_batches
+        stop, asked, view = False, False, View.UNKNOWN
 
         def unscaled():
             parameters = monitor.optimum if view is View.AT_OPTIMUM else None
@@ -413,9 +489,6 @@ class Course:
         def for_x():
             return plan.lift(*current())
 
-        history, schedule, patience = History(), Schedule(options, n_batches), Patience(options)
-        if evidence is not None:
-            schedule.settled_from = evidence.be_due(options.max_iter, n_batches, holds=schedule.holds(0))
         n_together = 1
         if not options.early_stopping and self.average is None and options.lr_schedule != "constant":
             n_together = epochs_together(source, backend)
@@ -429,9 +502,9 @@ class Course:
                 at_the_latest.append(epoch + monitor.epochs_to_look)
             return int(min(at_the_latest))
 
-        end, losses = 0, []
-        for epoch in range(options.max_iter):
-            hooks.begin(for_x)
+        end, losses = len(history.loss_curve), []
+        for epoch in range(len(history.loss_curve), options.max_iter):
+            hooks.begin(for_x, source.n_groups)
             if epoch == end:
                 begun, end = epoch, together(epoch)
             if not losses:
@@ -442,8 +515,7 @@ class Course:
                 raise diverged(epoch, options.lr, scaling)
             at_end = epoch + 1 == end
             if at_end and evidence is not None and evidence.next_due == end:
-                options = replace(options, alpha=evidence.updated(options.alpha, *current()))
-                self.penalties = penalties(options, plan.unit, scaling.scale, dtype)
+                options = self.options = replace(options, alpha=evidence.updated(options.alpha, *current()))
                 self.training.penalise(self.model, *self.penalties)
             if at_end and monitor is not None and begun >= schedule.settled_from:
                 view = monitor.look(options.alpha, end - begun, self.parameters, noisy=n_batches > 1 and holds)
@@ -451,8 +523,8 @@ class Course:
             if options.verbose:
                 print(history.last_line())
             watched = history.validation_loss_curve[-1] if options.early_stopping else loss
-            if options.early_stopping and schedule.has_fallen(epoch) and watched < best_loss:
-                best_loss, best_parameters, history.best_epoch = watched, current(), epoch + 1
+            if options.early_stopping and schedule.has_fallen(epoch) and watched < self.best_loss:
+                self.best_loss, self.best_parameters, history.best_epoch = watched, current(), epoch + 1
             if options.lr_schedule == "constant":
                 stop = patience.is_out(watched)
             elif (
@@ -469,7 +541,7 @@ class Course:
         coef, intercept = unscaled()
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise diverged(epoch, options.lr, scaling)
-        coef, intercept = best_parameters or (coef.astype(dtype), intercept.astype(dtype))
+        coef, intercept = self.best_parameters or (coef.astype(dtype), intercept.astype(dtype))
         if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
             coef, intercept = settled(coef, intercept, options.alpha, plan)
         advice = None
@@ -497,6 +569,15 @@ def settled(coef, intercept, alpha, plan):
     """
     options, scaling, source, backend = plan.options, plan.scaling, plan.seen, plan.backend
     l1, l2 = penalties(replace(options, alpha=alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
+    n_steps, length = ceil_div(options.max_iter, EPOCHS_PER_SETTLING), options.lr / (2 * (1 + options.momentum))
+    if source.n_groups > 1:
+        W = np.column_stack(scaling.scale_parameters(coef.astype(np.float64), intercept.astype(np.float64)))
+        for _ in range(n_steps):
+            W -= length * loss_and_gradient(W, source, backend, scaling, options)[1]
+            of_coef = W[:, :-1] / (1 + length * (0 if l2 is None else l2))
+            W[:, :-1] = of_coef - np.clip(of_coef, -length * l1, length * l1)
+        coef, intercept = scaling.unscale_parameters(W[:, :-1], W[:, -1])
+        return coef.astype(backend.dtype), intercept.astype(backend.dtype)
     training = backend.start(
         scaling.scale_parameters(*with_model_axis((coef, intercept))),
         None,
@@ -508,10 +589,9 @@ def settled(coef, intercept, alpha, plan):
         fit_intercept=options.fit_intercept,
         batch_size=source.n_rows,
     )
-    step = np.array([[[options.lr / (2 * (1 + options.momentum))]]])
-    for _ in range(ceil_div(options.max_iter, EPOCHS_PER_SETTLING)):
+    for _ in range(n_steps):
         for block, rows in source.blocks():
-            training.run(block, rows[np.newaxis], step)
+            training.run(block, rows[np.newaxis], np.array([[[length]]]))
     [coef], [intercept] = scaling.unscale_parameters(*training.parameters())
     return coef.astype(backend.dtype), intercept.astype(backend.dtype)
 

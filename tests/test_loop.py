@@ -195,6 +195,8 @@ def test_an_epoch_of_blocks_is_one_of_all_their_rows():
     problem, step_sizes = Problem(60, 5, 3), np.array([[[0.3, 0.1, 0.02]]])
 
     class Blocks:
+        draws = False
+
         def __init__(self, *ends):
             self.ends, self.n_rows = ends, ends[-1]
 
