@@ -6,6 +6,7 @@
 ['low', 'high']
 """
 
+from skdl._blocks import Blocks
 from skdl._classifier import SoftmaxRegressionClassifier
 from skdl._displays import LossCurveDisplay, SearchDisplay
 from skdl._search import SoftmaxRegressionClassifierCV, one_standard_error
@@ -13,6 +14,7 @@ from skdl._show_versions import show_versions
 from skdl._version import __version__
 
 __all__ = [
+    "Blocks",
     "LossCurveDisplay",
     "SearchDisplay",
     "SoftmaxRegressionClassifier",

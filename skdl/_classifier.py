@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 
 from skdl import _validation
+from skdl._blocks import Blocks, as_blocks
 from skdl._callbacks import CallbackSupportMixin, Task, callback_managed
+from skdl._checkpoint import Checkpoint, identity
 from skdl._data import InMemory
 from skdl._model import SoftmaxModel
+from skdl._out_of_core import pose_blocks, read_whole
 from skdl._parameters import check
 from skdl._problem import Problem, pose
+from skdl._reader import Reader
 from skdl._sgd import solve
 from skdl._stream import Stream, stream_of_0_1
 from skdl._warnings import warn
@@ -49,7 +55,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         the last is not smaller than the others.
     max_iter : "auto" or int, default="auto"
         Largest number of epochs, that is, of passes over the data. "auto" is about 3000 updates, but at least 5 epochs: 6
-        epochs for 60,000 rows, 3000 for 100, of which few are made where the optimum is near; see `tol`.
+        epochs for 60,000 rows, 3000 for 100, of which few are made where the optimum is near; see `tol`. Of rows that are read
+        block by block one epoch is enough where it has 15,000 updates.
     lr_schedule : {"constant", "linear", "cosine"}, default="cosine"
         How the step size falls: not at all, or to 0 at the end of `max_iter` epochs. With ``max_iter="auto"``, if that is 120
         epochs or more, and with `early_stopping` it holds first, until the loss is flat or half of the epochs are made, and
@@ -199,6 +206,12 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     learning [10]_, so that a first call with constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics
     and its rows, each as ten rows of a stream, so that a few further rows hardly move its model.
 
+    What changes for :class:`~skdl.Blocks`, and for arrays of more than 4 GiB, which are visited in the same way: a first pass
+    finds the classes, the statistics of the features and a sample of the rows; epochs visit the blocks in random order, and the
+    rows in random order within a buffer of 256 MiB; all rows are visited equally often, whatever their weight or length; and
+    without `X_val`, `early_stopping` holds out whole blocks. Where sample weights and lengths are uneven, the step is shorter
+    for it. ``class_weight`` costs another pass, over the labels alone where X lies in a file.
+
     Computation is in float64 for float64 input, else in float32; an OpenCL device without float64 warns and uses float32.
 
     References
@@ -284,30 +297,37 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     @callback_managed
     def fit(
         self,
-        X: MatrixLike,
-        y: ArrayLike,
+        X: MatrixLike | Blocks,
+        y: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
         *,
         X_val: MatrixLike | None = None,
         y_val: ArrayLike | None = None,
         sample_weight_val: ArrayLike | None = None,
+        checkpoint: str | PathLike[str] | None = None,
     ) -> Self:
         """Train on X and y from scratch (with `warm_start`, from the coefficients of the previous fit).
 
         Parameters
         ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features), or Blocks
             Dense C-ordered float64, float32, float16, uint8, int8 and bool and CSR of float64 or float32 are read in place,
             without conversion; anything else is converted once. A copy is made of CSR whose rows are nearly full, which
             becomes dense, and of up to 1,024 rows with at least twice as many features, where ``lr="auto"``, the penalty is
-            L2 in the features' units and that makes the fit faster.
+            L2 in the features' units and that makes the fit faster. Arrays of more than 4 GiB and :class:`~skdl.Blocks` are
+            visited block by block, so that they need not fit into memory; see Notes.
         y : array-like of shape (n_samples,)
-            Class labels: numbers, strings or booleans.
+            Class labels: numbers, strings or booleans. None where X is Blocks, which have labels of their own.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights >= 0. A weight of 2 is equivalent to repeating the row; rows of weight 0 are left out.
         X_val, y_val, sample_weight_val : like X, y, sample_weight, default=None
             A validation set of your own. Its loss and score are recorded after each epoch; with `early_stopping` its loss
             decides when to stop, and no rows of X are held out.
+        checkpoint : str or path, default=None
+            A file to which a fit of blocks writes how far it is, every five seconds or less often, and which is deleted when it
+            has ended. If it was killed, the same call goes on from there and ends with the same bits. A checkpoint of other
+            data, parameters, versions or processors is refused. The data are known by the number of blocks and the
+            contents of 16 of them. Blocks of at most 256 MiB in all are trained too fast to need one, and write none.
 
         Returns
         -------
@@ -327,18 +347,24 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         """
         options = check(self)
         with self._unchanged_on_error():
-            X, y_given = _validation.validate_training(self, X, y, reset=True)
-            features = self._features()
-            classes, y = _validation.number_labels(y_given)
-            start = None
+            blocks, given_val, kept = as_blocks(X, y, sample_weight), (X_val, y_val, sample_weight_val), None
+            reader = None if blocks is None else Reader(self, blocks)
+            whole = None if blocks is None else read_whole(reader)
+            if blocks is None or whole is not None:
+                X, y, sample_weight = whole or (X, y, sample_weight)
+                problem, y = self._pose(options, X, y, sample_weight, given_val)
+            else:
+                if checkpoint is not None:
+                    kept = Checkpoint(checkpoint, identity(options, reader, given_val))
+                has_own = any(given is not None for given in given_val)
+                own = partial(_validation.validate_held_out, self, *given_val) if has_own else None
+                problem = pose_blocks(options, reader, kept, own)
+            features, start = self._features(), None
             if options.warm_start and hasattr(self, "coef_"):
-                _validation.check_warm_start(self, classes, X.shape[1])
+                _validation.check_warm_start(self, problem.classes, problem.source.n_features)
                 start = self.coef_, self.intercept_
-            weight = _validation.check_weight(sample_weight, len(y))
-            held_out = _validation.validate_held_out(self, X_val, y_val, sample_weight_val, classes)
-            problem = pose(options, X, y, classes, weight, held_out=held_out)
             metadata = {"sample_weight": sample_weight}
-            task = Task.of_fit(self, problem.options.max_iter, X=X, y=y_given, metadata=metadata)
+            task = Task.of_fit(self, problem.options.max_iter, X=X, y=y, metadata=metadata)
             backend = problem.backend()
             solution = solve(
                 problem.source,
@@ -346,13 +372,26 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
                 backend,
                 start=start,
                 validate=problem.validator(backend),
-                hooks=task.epochs({"classes_": classes}),
+                hooks=task.epochs({"classes_": problem.classes}),
+                checkpoint=kept,
             )
             if solution.advice:
                 warn(solution.advice, ConvergenceWarning)
             self._store_fit(solution, problem, features)
+            if kept is not None:
+                kept.remove()
             task.close()
         return self
+
+    def _pose(self, options, X, y, sample_weight, given_val):
+        """The `Problem` of arrays, and y as scikit-learn's checks have left it."""
+        X, y = _validation.validate_training(self, X, y, reset=True)
+        classes, numbers = _validation.number_labels(y)
+        if options.warm_start and hasattr(self, "coef_"):
+            _validation.check_warm_start(self, classes, X.shape[1])
+        weight = _validation.check_weight(sample_weight, len(y))
+        held_out = _validation.validate_held_out(self, *given_val, classes)
+        return pose(options, X, numbers, classes, weight, held_out=held_out), y
 
     def partial_fit(
         self,

@@ -13,7 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from skdl import _softmax, _validation
 from skdl._backends import compute_dtype, get_backend
+from skdl._blocks import Blocks, no_labels_beside
 from skdl._data import InMemory
+from skdl._reader import in_blocks, parts_to_score
 from skdl._sgd import with_model_axis
 from skdl._version import __version__
 
@@ -73,9 +75,13 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     # ---- prediction
 
-    def _predicted(self, X, output):
-        """One of `_softmax.OUTPUTS` for the rows of X."""
+    def _predicted(self, X, output, out=None):
+        """One of `_softmax.OUTPUTS` for the rows of X, into `out` if there is one."""
         self._check_fitted()
+        if isinstance(X, Blocks):
+            return in_blocks(X, lambda part: self._predicted(part, output), out)
+        if out is not None:
+            raise ValueError("out is for Blocks: predictions of an array are new arrays.")
         X = _validation.validate_prediction(self, X)
         n_outputs = _softmax.n_outputs(len(self.classes_))
         _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
@@ -96,61 +102,100 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
             raise ValueError(f"X is too large for this model: a logit overflows {dtype}.")
         return result
 
-    def decision_function(self, X: MatrixLike) -> NDArray[np.floating]:
+    def decision_function(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[np.floating]:
         """Logits W x + b.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features), or Blocks
+        out : array of the shape of the result, default=None
+            Of Blocks: where the result is written, part by part, a memory map for example. It is returned.
 
         Returns
         -------
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             With two classes, > 0 means the second one. float64 where X or the coefficients are, else float32.
         """
-        return _softmax.decision_values(self._predicted(X, "logits"))
+        if isinstance(X, Blocks):
+            self._check_fitted()
+            return in_blocks(X, self.decision_function, out)
+        return _softmax.decision_values(self._predicted(X, "logits", out))
 
-    def predict(self, X: MatrixLike) -> NDArray[Any]:
+    def predict(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The most probable class of each row.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features), or Blocks
+        out : array of shape (n_samples,), default=None
+            See `decision_function`.
 
         Returns
         -------
         y : ndarray of shape (n_samples,)
             Labels, of the type of `classes_`.
         """
-        numbers = self._predicted(X, "classes")
-        return self.classes_[numbers]
+        if isinstance(X, Blocks):
+            self._check_fitted()
+            return in_blocks(X, self.predict, out)
+        return self.classes_[self._predicted(X, "classes", out)]
 
-    def predict_proba(self, X: MatrixLike) -> NDArray[np.floating]:
+    def predict_proba(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[np.floating]:
         """Probabilities of the classes: the softmax of the logits, computed in float64.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features), or Blocks
+        out : array of shape (n_samples, n_classes), default=None
+            See `decision_function`.
 
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`, of the type of `decision_function`.
         """
-        return self._predicted(X, "probabilities")
+        return self._predicted(X, "probabilities", out)
 
-    def predict_log_proba(self, X: MatrixLike) -> NDArray[np.floating]:
+    def predict_log_proba(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[np.floating]:
         """Logarithms of the probabilities, precise where a probability itself would be 0.
 
         Parameters
         ----------
-        X : {array-like, sparse matrix or array} of shape (n_samples, n_features)
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features), or Blocks
+        out : array of shape (n_samples, n_classes), default=None
+            See `decision_function`.
 
         Returns
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return self._predicted(X, "log_probabilities")
+        return self._predicted(X, "log_probabilities", out)
+
+    def score(
+        self, X: MatrixLike | Blocks, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+    ) -> float:
+        """Accuracy: the share of the rows, or of their weight, whose class is the most probable one.
+
+        Parameters
+        ----------
+        X : {array-like, sparse matrix or array} of shape (n_samples, n_features), or Blocks
+        y : array-like of shape (n_samples,)
+            The true labels. None where X is Blocks, which have labels and weights of their own.
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        accuracy : float
+        """
+        if not isinstance(X, Blocks):
+            return super().score(X, y, sample_weight)
+        self._check_fitted()
+        no_labels_beside(X, y, sample_weight)
+        correct = total = 0.0
+        for part, labels, weight in parts_to_score(X):
+            correct += (weight * (self.predict(part) == labels)).sum()
+            total += weight.sum()
+        return float(correct / total)
 
     # ---- exits
 

@@ -9,6 +9,7 @@ from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import validate_data
 
+from skdl._blocks import Blocks
 from skdl._kernels import find_csr_defect
 from skdl._warnings import warn
 
@@ -66,6 +67,10 @@ def validate_prediction(estimator, X):
 
 
 def _converted(estimator, X, *y, **checks):
+    if isinstance(X, Blocks):
+        raise TypeError(
+            "X is Blocks, which fit and the predictions of SoftmaxRegressionClassifier take: expected an array."
+        )
     check_on_host(X, "X")
     X = as_csr(X) if sparse.issparse(X) else _as_numbers(X)
     types = SPARSE_TYPES if sparse.issparse(X) else DENSE_TYPES
@@ -240,18 +245,29 @@ def _plain_objects(values, name):
     return values
 
 
+def labels(y):
+    """Labels as a 1-D array."""
+    return column_or_1d(plain_labels(y, "y"))
+
+
 def number_labels(y):
     """Sorted classes, at least two, and class numbers of labels."""
-    classes, numbers = _numbered(y)
+    classes, numbers = numbered(y)
+    check_several(classes)
+    return classes, numbers
+
+
+def check_several(classes):
+    """Raise ValueError where there is one class only."""
     if len(classes) < 2:
         raise ValueError(
             "SoftmaxRegressionClassifier needs samples of at least 2 classes, but y contains only one class: "
             f"{classes.tolist()[0]!r}."
         )
-    return classes, numbers
 
 
-def _numbered(y):
+def numbered(y):
+    """Sorted classes and class numbers of labels."""
     if y.dtype.kind in "iu" and int(y.max()) - int(y.min()) < len(y):  # counting takes a third of the time of sorting
         wide = np.uint64 if y.dtype.kind == "u" else np.int64  # int8 would overflow
         low = y.min().astype(wide)
@@ -303,8 +319,8 @@ def warn_of_sorted_rows(y, n_classes, batch_size):
 # ---- weights
 
 
-def check_weight(weight, n_samples, name="sample_weight"):
-    """Weights as (n_samples,) float64, or None."""
+def check_weight(weight, n_samples, name="sample_weight", *, allow_zeros=False):
+    """Weights as (n_samples,) float64, or None. allow_zeros: whether all of them may be 0."""
     if weight is None:
         return None
     check_on_host(weight, name)
@@ -315,7 +331,7 @@ def check_weight(weight, n_samples, name="sample_weight"):
         raise ValueError(f"{name} has shape {weight.shape}: expected ({n_samples},), one weight for each row.")
     if (weight < 0).any():
         raise ValueError(f"{name} contains a negative weight, {weight.min()}: expected weights >= 0.")
-    if not weight.any():
+    if not (allow_zeros or weight.any()):
         raise ValueError(f"Every weight in {name} is zero: at least one must be > 0.")
     return _check_sum(weight, name)
 

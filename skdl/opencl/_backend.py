@@ -28,6 +28,10 @@ class Backend:
         self.memory.check(coefficients=row_length(self.n_features) * n_outputs * self.dtype.itemsize)
         self.block = None
 
+    @property
+    def processor(self):
+        return f"{self.device.name.strip()} {self.device.driver_version}"
+
     def for_source(self, source):
         return Backend(source, self.n_outputs, device=self.asked_device)
 

@@ -55,6 +55,10 @@ class Backend:
     def isa(self):
         return _threads.isa()[0]
 
+    @property
+    def processor(self):
+        return _threads.isa()[1]
+
     @cached_property
     def column_block(self):
         """Bounds of the blocks of columns that threads share."""

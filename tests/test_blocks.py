@@ -1,0 +1,657 @@
+"""Blocks: larger than memory, and otherwise like arrays."""
+
+import subprocess
+import sys
+import textwrap
+import threading
+import warnings
+
+import numpy as np
+import pytest
+from _helpers import TEXTBOOK, Callback, fitted_state, make, needs_callbacks, objective, same_model
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy import sparse
+from sklearn.datasets import load_digits
+from sklearn.utils import check_random_state
+
+import skdl._blocks
+import skdl._checkpoint
+import skdl._out_of_core
+from skdl import Blocks, SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV
+from skdl._backends import get_backend
+from skdl._data import Block, InMemory
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+X, Y = load_digits(return_X_y=True)
+X, Y = X.astype(np.float32), Y  # 1797 rows of 256 bytes
+ROWS = 5  # of a block
+ARRAYS = {"dense": X, "bytes": X.astype(np.uint8), "float64": X.astype(float), "csr": sparse.csr_array(X)}
+WEIGHT = np.random.default_rng(0).uniform(0.5, 2, len(Y))
+
+
+@pytest.fixture
+def small_buffer(monkeypatch):
+    """Room for a fifth of the rows of X, so that they are too many."""
+    monkeypatch.setattr(skdl._out_of_core, "BUFFER_BYTES", -(-X.nbytes // 5))
+    monkeypatch.setattr(skdl._out_of_core, "PIECE_BYTES", 20_000)
+    monkeypatch.setattr(skdl._out_of_core, "ENOUGH_BLOCKS", 10)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_is_left():
+    yield
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("skdl")] == []
+
+
+def blocks_of(X, y=Y, weight=None, rows=ROWS):
+    return Blocks.from_arrays(X, y, weight, rows)
+
+
+# ---- fits
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_blocks_that_fit_into_memory_are_arrays(name, weight, backend):
+    model = make(backend=backend).fit(blocks_of(ARRAYS[name], Y, weight))
+    same_model(model, make(backend=backend).fit(ARRAYS[name], Y, weight))
+
+
+def test_any_sequence_is_blocks():
+    parts = [(X[i : i + 300].tolist(), list(map(str, Y[i : i + 300]))) for i in range(0, 1797, 300)]
+    same_model(make().fit(Blocks(parts)), make().fit(X.astype(float), Y.astype(str)))
+
+
+def orders(options_seed, n_blocks, n_groups, n_epochs):
+    """What the documentation says of the order: blocks in random order, and the rows of a buffer in random order."""
+    seed = int(np.random.default_rng([check_random_state(options_seed).randint(2**31 - 1), 0]).integers(2**63))
+    for epoch in range(n_epochs):
+        groups = np.array_split(np.random.default_rng([seed, epoch]).permutation(n_blocks), n_groups)
+        for g, group in enumerate(groups):
+            rows = np.concatenate([np.arange(ROWS * i, ROWS * (i + 1)) for i in group])
+            order = np.arange(len(rows))
+            np.random.default_rng([seed, epoch, g + 1]).shuffle(order)
+            yield epoch, rows[order]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+def test_an_epoch_of_blocks_is_one_of_the_kernel_in_their_order(name, weight, small_buffer, backend):
+    """To the bit."""
+    n = 1750  # five or so buffers of whole minibatches
+    A, y, w = ARRAYS[name][:n], Y[:n].astype(np.int32), None if weight is None else weight[:n]
+    model = make(**{**TEXTBOOK, "batch_size": 10, "backend": backend, "tol": 0, "lr_schedule": "linear", "max_iter": 2})
+    model.set_params(n_jobs=1).fit(blocks_of(A, y, w))
+    value_bytes = A.dtype.itemsize + 4 * (name == "csr")
+    n_bytes = (A.nnz if name == "csr" else A.size) * value_bytes
+    n_groups = -(-n_bytes // skdl._out_of_core.BUFFER_BYTES)
+    assert n_groups > 1
+    source = InMemory(A, y)
+    training = get_backend(backend)(source, 10).start(
+        None, None, mean=None, scale=None, l1=None, l2=None, momentum=np.array([0.9]), fit_intercept=True, batch_size=10
+    )
+    weights = None if w is None else w / (w.sum() / n)
+    done = 0
+    for epoch, rows in orders(0, n // ROWS, n_groups, 2):
+        at = done - epoch * n
+        sizes = 1e-3 * (1 - (epoch + np.arange(at // 10, -(-(at + len(rows)) // 10)) / (n // 10)) / 2)
+        sizes = sizes[: -(-len(rows) // 10)]
+        if len(rows) % 10:
+            sizes[-1] *= len(rows) % 10 / 10
+        training.run(Block(A, y, weights), rows[np.newaxis], sizes[np.newaxis, np.newaxis])
+        done += len(rows)
+    [coef], [intercept] = training.parameters()
+    assert_array_equal(model.coef_, coef)
+    assert_array_equal(model.intercept_, intercept)
+
+
+PARAMS = {
+    "defaults": {},
+    "balanced": {"class_weight": "balanced"},
+    "dict": {"class_weight": {0: 3.0, 1: 0.5}},
+    "raw": {"standardize": False},
+    "no intercept": {"fit_intercept": False},
+    "numeric": {"lr": 1e-3, "alpha": 1e-3},
+}
+
+
+@pytest.mark.parametrize("params", PARAMS.values(), ids=PARAMS)
+@pytest.mark.parametrize("name", ["dense", "csr"])
+@pytest.mark.parametrize("weight", [None, WEIGHT * (np.arange(len(Y)) % 7 > 0)])
+def test_the_objective_of_arrays(name, weight, params, small_buffer):
+    """Blocks find what arrays do, by another path: of rows sorted by class."""
+    s = np.argsort(Y, kind="stable")
+    A, y, w = ARRAYS[name][s], Y[s], None if weight is None else weight[s]
+    params = {"max_iter": 60, "random_state": 0, **params}
+    blocks = SoftmaxRegressionClassifier(**params).fit(blocks_of(A, y, w, rows=25))
+    arrays = SoftmaxRegressionClassifier(**params).fit(A, y, w)
+    assert_allclose(blocks.scale_, arrays.scale_, rtol=1e-5)
+    of_class = {"balanced": 1797 / np.bincount(y, w), "dict": np.r_[3.0, 0.5, np.ones(8)]}.get(
+        name_of(params), np.ones(10)
+    )
+    weight = of_class[y] if w is None else of_class[y] * w
+    of_blocks, of_arrays = (objective(model, A, y, arrays.alpha_, weight=weight) for model in (blocks, arrays))
+    assert of_blocks < 1.05 * of_arrays + 0.01
+
+
+def test_zeros(small_buffer):
+    """Those of the optimum, as the fit of an array finds them."""
+    params = {"l1_ratio": 1.0, "alpha": 1e-3, "max_iter": 100}
+    blocks, arrays = make(**params).fit(blocks_of(X)), make(**params).fit(X, Y)
+    assert abs((blocks.coef_ == 0).mean() - (arrays.coef_ == 0).mean()) < 0.03
+    assert objective(blocks, X, Y, 1e-3, 1.0) < 1.005 * objective(arrays, X, Y, 1e-3, 1.0)
+
+
+def name_of(params):
+    """That of class weights among PARAMS."""
+    given = params.get("class_weight")
+    return given if isinstance(given, str) else "dict" if given else None
+
+
+def test_the_order_follows_from_sizes(small_buffer, monkeypatch, tmp_path):
+    """A memmap is fitted as an array in memory is, and both as blocks are where they are large."""
+    monkeypatch.setattr(skdl._blocks, "LARGE_BYTES", X.nbytes - 1)
+    monkeypatch.setattr(skdl._blocks, "BLOCK_BYTES", 256 * ROWS)
+    np.save(tmp_path / "X.npy", X)
+    in_memory = make().fit(X, Y, WEIGHT)
+    same_model(in_memory, make().fit(np.load(tmp_path / "X.npy", mmap_mode="r"), Y, WEIGHT))
+    same_model(in_memory, make().fit(blocks_of(X, Y, WEIGHT)))
+    same_model(in_memory, make(n_jobs=2).fit(X, Y, WEIGHT))
+    assert (make().fit(X[1:], Y[1:]).coef_ != make().fit(blocks_of(X[1:], Y[1:])).coef_).any()
+
+
+def test_seeds(small_buffer):
+    same_model(make().fit(blocks_of(X)), make().fit(blocks_of(X)))
+    assert (make().fit(blocks_of(X)).coef_ != make(random_state=1).fit(blocks_of(X)).coef_).any()
+    in_order = [make(shuffle=False, random_state=seed).fit(blocks_of(X)) for seed in (0, 1)]
+    same_model(*in_order)
+
+
+def test_a_validation_set(small_buffer):
+    own = make(early_stopping=True, max_iter=8).fit(blocks_of(X[300:], Y[300:]), X_val=X[:300], y_val=Y[:300])
+    assert own.validation_scores_[-1] == pytest.approx(own.score(X[:300], Y[:300]), abs=0.02)
+    held_out = make(early_stopping=True, max_iter=8).fit(blocks_of(X))
+    assert len(held_out.validation_scores_) == held_out.n_iter_
+    assert held_out.validation_scores_[-1] > 0.85
+    # Rows held out are rows not trained on.
+    n_train = 1797 - sum(min(ROWS, 1797 - ROWS * i) for i in check_random_state(0).permutation(360)[:36])
+    assert held_out._stream["n_rows"] == n_train
+
+
+def test_warm_start(small_buffer):
+    model = make(warm_start=True).fit(blocks_of(X))
+    first = model.loss_curve_[0]
+    assert model.fit(blocks_of(X)).loss_curve_[0] < first / 2
+    with pytest.raises(ValueError, match="warm_start"):
+        model.fit(blocks_of(X[:, :60]))
+
+
+def test_a_stream_goes_on_from_blocks(small_buffer):
+    model = make(max_iter=20).fit(blocks_of(X))
+    assert model.partial_fit(X[:100], Y[:100]).score(X, Y) > 0.9
+
+
+@needs_callbacks
+def test_callbacks_are_told_of_blocks(small_buffer):
+    class Watch(Callback):
+        tasks = []  # noqa: RUF012
+
+        def on_fit_task_end(self, estimator, context):
+            self.tasks.append(context.task_name)
+
+    make(max_iter=2).set_callbacks(Watch()).fit(blocks_of(X))
+    n = Watch.tasks.index("epoch")
+    assert n == 5
+    assert Watch.tasks == (["blocks"] * n + ["epoch"]) * 2 + ["fit"]
+
+
+def test_few_blocks_of_sorted_rows_are_said(small_buffer):
+    with pytest.warns(UserWarning, match=r"holds 2 of the 8 blocks"):
+        make().fit(blocks_of(X, rows=250))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="A buffer of")
+        make().fit(blocks_of(X))
+
+
+# ---- predictions
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_log_proba", "decision_function"])
+def test_predictions(name, method):
+    model = make().fit(ARRAYS[name], Y)
+    expected = getattr(model, method)(ARRAYS[name])
+    predict = getattr(model, method)
+    assert_allclose(predict(blocks_of(ARRAYS[name], None, rows=100)), expected, rtol=1e-5, atol=1e-5)
+    out = np.empty_like(expected)
+    assert predict(blocks_of(ARRAYS[name], rows=100), out=out) is out
+    assert_allclose(out, expected, rtol=1e-5, atol=1e-5)
+    assert model.score(blocks_of(ARRAYS[name], Y, WEIGHT)) == pytest.approx(model.score(ARRAYS[name], Y, WEIGHT))
+
+
+def test_wrong_predictions():
+    model = make().fit(X, Y)
+    for shape in ((1796,), (1798,), (1797, 2)):
+        with pytest.raises(ValueError, match="out has"):
+            model.predict(blocks_of(X), out=np.empty(shape, int))
+    with pytest.raises(ValueError, match="out is for Blocks"):
+        model.predict(X, out=np.empty(len(X), int))
+    with pytest.raises(ValueError, match=r"Block 0: X has 60 features"):
+        model.predict(blocks_of(X[:, :60]))
+    with pytest.raises(ValueError, match="Block 0 has no labels"):
+        model.score(blocks_of(X, None))
+
+
+# ---- where they come from
+
+
+def read(blocks):
+    """All of the rows."""
+    parts = [blocks.read(i) for i in range(len(blocks))]
+    stack = sparse.vstack if sparse.issparse(parts[0][0]) else np.concatenate
+    return stack([part[0] for part in parts]), *(
+        None if parts[0][k] is None else np.concatenate([part[k] for part in parts]) for k in (1, 2)
+    )
+
+
+def test_memmaps_are_read_from_their_files(tmp_path, monkeypatch):
+    """Not by page faults: rows of a map, of a part of it, and of one with an offset."""
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    for part, expected in ((mapped, X), (mapped[100:900], X[100:900]), (np.asarray(mapped)[7:], X[7:])):
+        rows = skdl._blocks._Rows(part)
+        assert str(rows.path) == str(tmp_path / "X.npy")
+        assert_array_equal(rows[3:50], expected[3:50])
+        assert_array_equal(read(blocks_of(part, None))[0], expected)
+    assert skdl._blocks._Rows(mapped[::2]).path is None
+    assert skdl._blocks._Rows(mapped[:, :5]).path is None
+    changed = np.load(tmp_path / "X.npy", mmap_mode="c")
+    changed[:] = 5
+    assert (read(blocks_of(changed, None))[0] == 5).all()
+    np.save(tmp_path / "other.npy", -X)
+    (tmp_path / "other.npy").replace(tmp_path / "X.npy")  # the map is still of the old one
+    assert_array_equal(read(blocks_of(mapped, None))[0], X)
+
+
+def test_a_file_that_became_short(tmp_path, small_buffer):
+    np.save(tmp_path / "X.npy", X)
+    blocks = blocks_of(np.load(tmp_path / "X.npy", mmap_mode="r"))
+    with open(tmp_path / "X.npy", "r+b") as file:
+        file.truncate(100_000)
+    with pytest.raises(RuntimeError, match=r"Block 78 could not be read: OSError: .*ends before row"):
+        make().fit(blocks)
+
+
+def test_h5py(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "X.h5", "w") as file:
+        data = file.create_dataset("X", data=X, chunks=(100, 64))
+        assert Blocks.from_arrays(data, Y)._sequence.rows % 100 == 0
+        same_model(make().fit(Blocks.from_arrays(data, Y, rows=100)), make().fit(X, Y))
+
+
+def test_large_arrays_of_others_name_the_way(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr(skdl._blocks, "LARGE_BYTES", 1000)
+    with (
+        h5py.File(tmp_path / "X.h5", "w") as file,
+        pytest.raises(ValueError, match=r"h5py.Dataset.*Blocks.from_arrays\(X, y\)"),
+    ):
+        make().fit(file.create_dataset("X", data=X, chunks=True), Y)
+    dask_array = pytest.importorskip("dask.array")
+    with pytest.raises(ValueError, match=r"dask.Array.*skdl.dask"):
+        make().fit(dask_array.from_array(X), Y)
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_parquet(tmp_path, embedded):
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    names = [f"pixel{j}" for j in range(64)]
+    if embedded:
+        columns, features = {"v": pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 64)}, "v"
+    else:
+        columns, features = dict(zip(names, X.T, strict=True)), names
+    table = pa.table({**columns, "label": Y.astype(str), "w": WEIGHT})
+    pq.write_table(table[:1000], tmp_path / "a.parquet", row_group_size=300)
+    pq.write_table(table[1000:], tmp_path / "b.parquet", row_group_size=300)
+    blocks = Blocks.from_parquet(tmp_path, features, "label", sample_weight="w")
+    assert len(blocks) == 7
+    same_model(make().fit(blocks), make().fit(X, Y.astype(str), WEIGHT))
+    with pytest.raises(ValueError, match=r"no column 'class'"):
+        Blocks.from_parquet(tmp_path, features, "class")
+    with pytest.raises(FileNotFoundError, match="parquet"):
+        Blocks.from_parquet(tmp_path / "none", features, "label")
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+@pytest.mark.parametrize("weight", [None, WEIGHT])
+@pytest.mark.parametrize("y", [Y, Y.astype(str), np.array([f"class {'x' * c}" for c in Y], dtype=object), Y > 4])
+def test_cache(name, weight, y, tmp_path):
+    A = ARRAYS[name]
+    cached = blocks_of(A, y, weight).cache(tmp_path / "new" / "cache")
+    X_read, y_read, weight_read = read(cached)
+    assert X_read.dtype == A.dtype
+    assert abs(X_read - A).max() == 0
+    assert_array_equal(y_read, y)
+    assert weight is None or (weight_read == weight).all()
+    same_model(make().fit(cached), make().fit(A, y, weight))
+    again = Blocks([(None, None)]).cache(tmp_path / "new" / "cache")  # what is there is taken
+    assert_array_equal(read(again)[1], y)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["cache"]
+
+
+def test_a_cache_that_cannot_be_written(tmp_path):
+    """Nothing is left of it."""
+    different = Blocks([(X[:5], Y[:5]), (X[:5].astype(float), Y[:5])])
+    with pytest.raises(ValueError, match="blocks differ"):
+        different.cache(tmp_path / "cache")
+    with pytest.raises(ValueError, match="no labels"):
+        Blocks([X]).cache(tmp_path / "cache")
+    assert list(tmp_path.iterdir()) == []
+    code = """
+        import resource, signal, sys
+        import numpy as np
+        from skdl import Blocks
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        try:
+            Blocks.from_arrays(np.zeros((1000, 1000)), np.arange(1000) % 2).cache(sys.argv[1])
+        except OSError as error:
+            print(error)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), tmp_path / "cache"], capture_output=True, text=True
+    )
+    assert done.stdout.startswith(f"The blocks could not be written to {tmp_path / 'cache'}: "), done.stderr
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").mkdir()
+    with pytest.raises(ValueError, match="has not written it"):
+        blocks_of(X).cache(tmp_path / "file")
+
+
+# ---- what can go wrong
+
+
+class Faulty:
+    """A sequence with something wrong in one block, from one time on that it is read."""
+
+    def __init__(self, change, block=200, time=1):
+        self.change, self.block, self.time, self.n_read = change, block, time, 0
+        self.blocks = blocks_of(X)
+
+    def __len__(self):
+        return len(self.blocks)
+
+    def __getitem__(self, i):
+        item = tuple(part.copy() for part in self.blocks[i])
+        self.n_read += i == self.block
+        return self.change(*item) if i == self.block and self.n_read >= self.time else item
+
+
+def with_nan(X, y):
+    X[2, 3] = np.nan
+    return X, y
+
+
+def failing(X, y):
+    raise ConnectionError("the network is down")
+
+
+FAULTS = {
+    "nan": (with_nan, r"Block 200: Input X contains NaN"),
+    "columns": (lambda X, y: (X[:, 1:], y), r"Block 200: X has 63 features"),
+    "type": (
+        lambda X, y: (X.astype(float), y),
+        r"Block 200: it has 64 columns of float64, but the blocks before have 64 .*32",
+    ),
+    "csr": (lambda X, y: (sparse.csr_array(X), y), r"Block 200: it has 64 columns of float32 \(CSR\)"),
+    "text": (lambda X, y: (X.astype(str), y), r"Block 200: X holds"),
+    "reader": (failing, r"Block 200 could not be read: ConnectionError: the network is down"),
+    "labels": (lambda X, y: X, r"Block 200: it has no labels"),
+    "length": (lambda X, y: (X, y[1:]), r"Block 200: .*inconsistent numbers of samples"),
+    "weight": (lambda X, y: (X, y, -np.ones(5)), r"Block 200: sample_weight contains a negative weight"),
+    "kind": (lambda X, y: (X, y.astype(str)), r"y holds numbers in some blocks and text in others"),
+    "parts": (lambda X, y: (X, y, y, y), r"Block 200.*an item has 4 parts"),
+}
+LATER = {
+    "short": (lambda X, y: (X[1:], y[1:]), r"Block 200 has changed: it has 4 rows"),
+    "class": (lambda X, y: (X, y + 7), r"Block 200 has changed: y contains classes that are not among"),
+    "columns": FAULTS["columns"],
+    "reader": FAULTS["reader"],
+    "nan": (with_nan, r"Training diverged"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)
+def test_faults_in_the_first_pass(change, message, small_buffer):
+    fails_as_said(Faulty(change), message)
+
+
+@pytest.mark.parametrize(("change", "message"), LATER.values(), ids=LATER)
+def test_faults_in_an_epoch(change, message, small_buffer):
+    fails_as_said(Faulty(change, time=3), message)
+
+
+def fails_as_said(sequence, message):
+    """With one sentence, and the estimator as it was."""
+    model = make(max_iter=5).fit(X[:50], Y[:50])
+    before = fitted_state(model)
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        model.fit(Blocks(sequence))
+    assert fitted_state(model) == before
+    new = make()
+    sequence.n_read = 0
+    with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
+        new.fit(Blocks(sequence))
+    assert fitted_state(new) == {}
+    assert not hasattr(new, "n_features_in_")
+
+
+def test_wrong_blocks(small_buffer):
+    for wrong in (5, "text", {0: 1}, iter([])):
+        with pytest.raises(TypeError, match="Blocks needs a sequence"):
+            Blocks(wrong)
+    with pytest.raises(ValueError, match="empty"):
+        Blocks([])
+    for wrong, message in (
+        (dict(y=Y[:5]), "y has 5 entries, but X has 1797 rows"),
+        (dict(sample_weight=Y[:5]), "sample_weight has 5"),
+        (dict(rows=0), "rows=0 is not valid"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Blocks.from_arrays(X, **{"y": Y, **wrong})
+    with pytest.raises(ValueError, match="tocsr"):
+        Blocks.from_arrays(sparse.csc_array(X), Y)
+    with pytest.raises(ValueError, match="shape"):
+        Blocks.from_arrays(X[0], Y)
+    with pytest.raises(ValueError, match="y is given, but X is Blocks"):
+        make().fit(blocks_of(X), Y)
+    with pytest.raises(TypeError, match="X is Blocks"):
+        make().partial_fit(blocks_of(X), Y, classes=range(10))
+    with pytest.raises(TypeError, match="X is Blocks"):
+        SoftmaxRegressionClassifierCV().fit(blocks_of(X), Y)
+    with pytest.raises(ValueError, match="only one class"):
+        make().fit(blocks_of(X, np.ones(1797)))
+    with pytest.raises(ValueError, match="one class only"):
+        make(class_weight=dict.fromkeys(range(1, 10), 0)).fit(blocks_of(X))
+    with pytest.raises(ValueError, match="weight zero"):
+        make().fit(blocks_of(X, Y, np.zeros(1797)))
+    with pytest.raises(ValueError, match="leaves none to train on"):
+        make(early_stopping=True, validation_fraction=0.999).fit(blocks_of(X))
+
+
+def test_ctrl_c(small_buffer):
+    """While the reader waits, and while the kernel works: the estimator is as it was and the thread is gone."""
+    code = """
+        import signal, threading, time
+        import numpy as np
+        import skdl._out_of_core
+        from skdl import Blocks, SoftmaxRegressionClassifier
+        skdl._out_of_core.BUFFER_BYTES = skdl._out_of_core.PIECE_BYTES = 100_000
+        X, y = np.random.default_rng(0).random((5000, 50)), np.arange(5000) % 3
+
+        class Slow:
+            n_read = 0
+            def __len__(self):
+                return 500
+            def __getitem__(self, i):
+                Slow.n_read += 1
+                if Slow.n_read > 1800:
+                    time.sleep(0.3)
+                return X[10 * i : 10 * i + 10], y[10 * i : 10 * i + 10]
+
+        model = SoftmaxRegressionClassifier(max_iter=10**6, tol=0)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
+        for _ in range(2):
+            signal.setitimer(signal.ITIMER_REAL, 1.0)
+            try:
+                model.fit(Blocks(Slow()))
+            except KeyboardInterrupt:
+                left = [t.name for t in threading.enumerate() if t.name.startswith("skdl")]
+                print(hasattr(model, "coef_"), left)
+            Slow.n_read = -10**9
+    """
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
+    )
+    assert done.stdout == "False []\n" * 2, done.stderr
+
+
+# ---- checkpoints
+
+PROGRAM = """
+    import os, signal, sys, time, threading
+    import numpy as np
+    import skdl._checkpoint, skdl._out_of_core
+    from skdl import Blocks, SoftmaxRegressionClassifier
+    from sklearn.datasets import load_digits
+    skdl._out_of_core.BUFFER_BYTES, skdl._out_of_core.PIECE_BYTES, skdl._checkpoint.INTERVAL = 60_000, 20_000, 0.0
+    X, y = load_digits(return_X_y=True)
+    X = X.astype("f4")
+    kind, path, after, result = sys.argv[1:]
+    params = dict(max_iter=8, early_stopping=True) if kind == "early" else dict(max_iter=8)
+    if kind == "csr":
+        from scipy import sparse
+        X = sparse.csr_array(X)
+    blocks = Blocks.from_arrays(X, y.astype(str), rows=5)
+    if float(after) > 0:
+        save = skdl._checkpoint.Checkpoint.save
+        def counted(self, *args, count=[0]):
+            save(self, *args)
+            count[0] += 1
+            if count[0] > float(after):  # between two of its versions; a thread kills at any moment
+                threading.Timer(np.random.default_rng().random() * 0.003, os.kill, (os.getpid(), signal.SIGKILL)).start()
+        skdl._checkpoint.Checkpoint.save = counted
+    model = SoftmaxRegressionClassifier(random_state=None if kind == "unseeded" else 0, **params)
+    model.fit(blocks, checkpoint=path)
+    np.savez(result, coef=model.coef_, intercept=model.intercept_, losses=model.loss_curve_, alpha=model.alpha_)
+"""
+
+
+def run_program(kind, path, after, result):
+    command = [sys.executable, "-W", "ignore", "-c", textwrap.dedent(PROGRAM), kind, str(path), str(after), str(result)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", ["defaults", "early", "csr"])
+def test_a_killed_fit_goes_on_with_the_same_bits(kind, tmp_path):
+    done = run_program(kind, tmp_path / "whole.ckpt", 0, tmp_path / "whole.npz")
+    assert done.returncode == 0, done.stderr
+    n_killed = 0
+    for after in np.random.default_rng().integers(1, 12, 5):
+        killed = run_program(kind, tmp_path / "fit.ckpt", after, tmp_path / "fit.npz")
+        n_killed += killed.returncode == -9
+        assert killed.returncode in (0, -9), killed.stderr
+        if killed.returncode == 0:
+            break
+        assert (tmp_path / "fit.ckpt").exists()
+    assert n_killed > 0
+    if not (tmp_path / "fit.npz").exists():
+        done = run_program(kind, tmp_path / "fit.ckpt", 0, tmp_path / "fit.npz")
+        assert done.returncode == 0, done.stderr
+    whole, resumed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "fit.npz")
+    for name in whole:
+        assert_array_equal(whole[name], resumed[name], err_msg=name)
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+@pytest.fixture
+def interrupted(small_buffer, monkeypatch, tmp_path):
+    """A checkpoint of a fit, with its blocks and parameters."""
+    monkeypatch.setattr(skdl._checkpoint, "INTERVAL", 0.0)
+    path, model = tmp_path / "fit.ckpt", make()
+
+    class Stop(Exception):
+        pass
+
+    save, n_saved = skdl._checkpoint.Checkpoint.save, []
+
+    def stopped(self, *args):
+        save(self, *args)
+        n_saved.append(1)
+        if len(n_saved) == 7:
+            raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr(skdl._checkpoint.Checkpoint, "save", stopped)
+        with pytest.raises(Stop):
+            model.fit(blocks_of(X), checkpoint=path)
+    assert path.exists()
+    return path
+
+
+def test_a_checkpoint_is_used_up(interrupted):
+    first_pass = []
+    blocks = Faulty(lambda X, y: first_pass.append(1) or (X, y))
+    model = make(n_jobs=2, verbose=0).fit(Blocks(blocks), checkpoint=interrupted)  # which do not change a bit
+    same_model(model, make().fit(blocks_of(X)))
+    assert len(first_pass) <= 3  # it was not read for statistics again
+    assert not interrupted.exists()
+
+
+def test_a_checkpoint_of_another_fit_is_refused(interrupted, monkeypatch):
+    other = X.copy()
+    other[-1] += 1
+    for what, fit in {
+        "of parameters": lambda: make(alpha=0.1).fit(blocks_of(X), checkpoint=interrupted),
+        "of parameters.*random_state": lambda: make(random_state=1).fit(blocks_of(X), checkpoint=interrupted),
+        "of data": lambda: make().fit(blocks_of(other), checkpoint=interrupted),
+        "of data 360 blocks": lambda: make().fit(blocks_of(X[:-5], Y[:-5]), checkpoint=interrupted),
+        "of validation set": lambda: make().fit(blocks_of(X), X_val=X, y_val=Y, checkpoint=interrupted),
+    }.items():
+        with pytest.raises(ValueError, match=f"fit.ckpt is the checkpoint of another fit, {what}"):
+            fit()
+    monkeypatch.setenv("SKDL_INSTRUCTION_SET", "baseline")
+    with pytest.raises(ValueError, match="of processor"):
+        make().fit(blocks_of(X), checkpoint=interrupted)
+
+
+def test_a_wrong_checkpoint(interrupted, tmp_path):
+    for path, message in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "none" / "x", "does not exist"),
+        (tmp_path / "text", "is not a checkpoint"),
+        (tmp_path / "half", "is not a checkpoint"),
+    ):
+        (tmp_path / "text").write_text("hello")
+        (tmp_path / "half").write_bytes(interrupted.read_bytes()[:5000])
+        with pytest.raises(ValueError, match=message):
+            make().fit(blocks_of(X), checkpoint=path)
+
+
+def test_a_checkpoint_that_cannot_be_written(small_buffer, monkeypatch, tmp_path):
+    monkeypatch.setattr(skdl._checkpoint, "INTERVAL", 0.0)
+
+    def full(file, **arrays):
+        file.write(b"PK")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(skdl._checkpoint.np, "savez", full)
+    model = make()
+    with pytest.raises(OSError, match=r"The checkpoint could not be written to .*No space left"):
+        model.fit(blocks_of(X), checkpoint=tmp_path / "fit.ckpt")
+    assert list(tmp_path.iterdir()) == []
+    assert fitted_state(model) == {}
