@@ -45,7 +45,8 @@ def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_no
        minibatch. The intercept is a feature that is always 1.
     2. Noise: where an epoch has several minibatches, the gradient of one is off by about sqrt(mean |u|^2 / batch_size),
        which momentum adds up. Sparse rows share few features and so disturb each other less. `mean_squared_norm` is that of
-       weight u over the rows as they are drawn; None: of u, from the statistics.
+       weight u over the rows as they are drawn; None: of u, from the statistics. Where models are averaged, their noise is,
+       too, and a source says how many times as much of it a step may have.
 
     In a stream, where minibatches of fewer rows than `full_batch` may follow each other, the noise counts always, and one
     minibatch may not move the intercept by more than its share of a full one.
@@ -56,7 +57,7 @@ def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_no
     if mean_squared_norm is None:
         mean_squared_norm = scaling.mean_square.sum()
     if (n_batches > 1 or full_batch is not None) and mean_squared_norm > 0:
-        noise = NOISE_SPARSE if source.is_sparse else NOISE_DENSE
+        noise = source.averaged * (NOISE_SPARSE if source.is_sparse else NOISE_DENSE)
         lr = min(lr, noise * (1 - momentum) * batch_size / (2 * bound * mean_squared_norm))
     return float(lr)
 

@@ -26,8 +26,9 @@ class InMemory:
     known to be.
     """
 
-    # Whether an epoch may draw some rows more often than others; and the number of its blocks.
-    draws, n_groups = True, 1
+    # Whether an epoch may draw some rows more often than others; the number of its blocks; and how many times as noisy as those
+    # of one model the steps may be, as models that see different rows are averaged.
+    draws, n_groups, averaged = True, 1, 1
 
     def __init__(self, X, y=None, weight=None, rows=None, *, is_finite=False):
         self.n_samples, self._rows, self._order, self._is_finite = X.shape[0], rows, None, is_finite
@@ -145,7 +146,7 @@ class InMemory:
     def epochs(self, rng, n_epochs):
         """The blocks of some epochs, each with the order of its rows in these (n_epochs, n_rows).
 
-        `rng` shuffles it anew for each, None leaves it as it is.
+        `rng` shuffles it anew for each, None leaves it as it is. An order may be None where whoever has the rows knows it.
         """
         orders = np.empty((n_epochs, self.n_rows), dtype=np.int64)
         for order in orders:

@@ -162,7 +162,8 @@ def solve_all(source, candidates, backend, hooks, *, start=None, validate=None, 
     results, groups = [None] * len(candidates), {}
     for i, (options, own_hooks) in enumerate(zip(candidates, hooks, strict=True)):
         try:
-            plan = make_plan(survey, options, turns=start is None and (options.l1_ratio == 0 or options.alpha == 0))
+            may_turn = source.draws and start is None and (options.l1_ratio == 0 or options.alpha == 0)
+            plan = make_plan(survey, options, turns=may_turn)
         except ValueError as error:
             results[i] = error
             continue
@@ -279,6 +280,9 @@ def run_epochs(source, training, rng, step_sizes, batch_size, average=None, *, b
     n_done, total = begun
     with closing(source.epochs(rng, step_sizes.shape[1])) as blocks:
         for block, order in blocks:
+            if order is None:  # rows are elsewhere, and so is their order
+                total = total + training.run(block, None, step_sizes)
+                continue
             n_rows = order.shape[1]
             piece = n_rows if average is None else average.n_batches * batch_size
             for first in range(0, n_rows, piece):
