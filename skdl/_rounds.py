@@ -43,6 +43,11 @@ class Runtime(Protocol):
         """The number of threads for a round where so many run at a time."""
 
 
+def unchanged(value):
+    """The value: what several tasks need is a result that each is told by its handle."""
+    return value
+
+
 def in_tree(runtime, function, handles):
     """A handle of what a function of lists makes of all of them, a few at a time."""
     while len(handles) > 1:
@@ -243,7 +248,7 @@ class Training:
         runtime = self._runtime
         before = self._state._replace(loss=np.zeros(len(step_sizes)))
         epoch = _shards.Epoch(seed, step_sizes, self._n_rounds)
-        epoch, settings, state = (runtime.call(_same, value) for value in (epoch, self._settings, before))
+        epoch, settings, state = (runtime.call(unchanged, value) for value in (epoch, self._settings, before))
         for i in range(self._n_rounds):
             states = [
                 runtime.call(_shards.round_of, shard, state, settings, epoch, number, i)
@@ -263,10 +268,6 @@ class Training:
         return tuple(a[models].copy() for a in self._state.velocity)
 
 
-def _same(value):
-    return value
-
-
 # ---- validation
 
 
@@ -274,7 +275,7 @@ def validator(runtime, blocks, settings):
     """A function of (coef, intercept): loss and accuracy on blocks to validate with."""
 
     def validate(coef, intercept):
-        parameters = runtime.call(_same, (coef, intercept))
+        parameters = runtime.call(unchanged, (coef, intercept))
         sums = [runtime.call(_shards.validation_sums, block, parameters, settings) for block in blocks]
         loss, correct, weight = runtime.result(in_tree(runtime, _shards.added, sums))
         return loss / weight, correct / weight

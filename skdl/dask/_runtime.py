@@ -1,0 +1,66 @@
+"""Where functions run: on the workers of a client of Distributed, or by Dask's own scheduler in this process."""
+
+from contextlib import contextmanager
+
+import dask
+
+
+def current_client():
+    """The client that Distributed would use, or None."""
+    try:
+        from distributed import default_client
+    except ImportError:
+        return None
+    try:
+        return default_client()
+    except ValueError:  # there is none
+        return None
+
+
+class Runtime:
+    """See `skdl._rounds.Runtime`. Handles are dask.delayed's; nothing is scattered, so what is lost can be made again."""
+
+    def __init__(self, client):
+        self._client = client
+        # Without workers the kernels' own threads do what there is to do, on one shard.
+        self._threads = [1] if client is None else sorted(client.nthreads().values())
+        if not self._threads:
+            raise RuntimeError("The cluster has no workers yet: wait for them, by client.wait_for_workers(n) for example.")
+
+    @property
+    def n_threads(self):
+        return sum(self._threads)
+
+    def threads_of(self, n_shards):
+        if self._client is None:
+            return None
+        return max(1, min(self._threads[-1], self.n_threads // n_shards))
+
+    def call(self, function, *args, **kwargs):
+        return dask.delayed(function, pure=False)(*args, **kwargs)
+
+    def part(self, handle, i):
+        return handle[i]
+
+    def keep(self, handles):
+        with _explained():
+            if self._client is None:
+                return list(dask.persist(*handles))
+            return self._client.persist(handles)
+
+    def result(self, handle):
+        with _explained():
+            if self._client is None:
+                return handle.compute()
+            return self._client.compute(handle).result()
+
+
+@contextmanager
+def _explained():
+    """What Dask raises when it gives up comes with a sentence; what is wrong with data and parameters is one already."""
+    try:
+        yield
+    except (TypeError, ValueError):
+        raise
+    except Exception as error:
+        raise RuntimeError(f"Dask gave up on a part of the work: {type(error).__name__}: {error}") from error
