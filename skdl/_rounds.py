@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from skdl import _shards, _validation
+from skdl._backends import ceil_div
 from skdl._data import Described
 from skdl._first_pass import Weighing
 from skdl._problem import Problem, with_epochs
@@ -20,6 +21,8 @@ UPDATES, SMALLEST_BATCH, MOST_AVERAGED = 1500, 32, 4
 ROUNDS, ROUNDS_OF_SMALL_BATCHES = 5, 10
 # Results that one task puts together: a tree whose shape follows from their number, so that sums always have one order.
 TOGETHER = 8
+# Pieces of parts that are exchanged, if parts are many: each is a task. More shards than the root of this get one of each other.
+PIECES = 4096
 
 
 class Runtime(Protocol):
@@ -131,19 +134,20 @@ def pose(options, runtime, parts, *, seed, rounds_per_epoch="auto", weighted=Fal
     if not options.shuffle:
         middle = np.cumsum(n_rows_of_parts) - n_rows_of_parts / 2
         exchange = exchange._replace(shard_of_part=(middle * shared.n_shards / n_rows_of_parts.sum()).astype(int))
-    shards, held_out, look = exchanged(runtime, parts, exchange, weighing, options, weighted=weighted)
+    shards, held_out, look = exchanged(
+        runtime, parts, exchange, weighing, options, n_rows=n_rows, weighted=weighted
+    )
     features, source = look.features, look.found.described(weighing, Sharded, runtime=runtime, shards=shards, sizes=shared)
     options = replace(options, batch_size=shared.batch_size)
     return Problem(source, options, weighing.classes, labels.totals, held_out if validates else None), features
 
 
-def exchanged(runtime, parts, exchange, weighing, options, *, weighted):
+def exchanged(runtime, parts, exchange, weighing, options, **about):
     """Handles of the shards and of the blocks held out, and the `Look` at the rows of the shards."""
     numbered = [runtime.call(_shards.Part, number, *part) for number, part in enumerate(parts)]
-    # As many cuts as shards, or a few more: each makes a piece for each shard.
-    n_together = max(1, len(parts) // exchange.n_shards)
+    n_together = ceil_div(len(parts), max(exchange.n_shards, PIECES // exchange.n_shards))
     groups = [numbered[i : i + n_together] for i in range(0, len(numbered), n_together)]
-    cuts = [runtime.call(_shards.cut, group, exchange, weighing, options, weighted=weighted) for group in groups]
+    cuts = [runtime.call(_shards.cut, group, exchange, weighing, options, **about) for group in groups]
     shards = [
         runtime.call(_shards.joined, [runtime.part(pieces, shard) for pieces in cuts])
         for shard in range(exchange.n_shards)

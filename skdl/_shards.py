@@ -16,7 +16,7 @@ from skdl import _validation
 from skdl._backends import ceil_div, get_backend
 from skdl._classifier import SoftmaxRegressionClassifier
 from skdl._data import Block, InMemory, less_mean
-from skdl._first_pass import Found, Labels, backend_for_statistics
+from skdl._first_pass import Found, Labels, backend_for_statistics, sample_size
 from skdl._reader import Form
 from skdl._sgd import with_model_axis
 
@@ -109,10 +109,11 @@ class Look(NamedTuple):
         return self._replace(found=reduce(Found.merged, found) if found else None)
 
 
-def cut(parts, exchange, weighing, options, *, weighted):
+def cut(parts, exchange, weighing, options, *, n_rows, weighted):
     """Pieces of some parts: a list with one for each shard, one to validate with, and the `Look` at the rest.
 
-    Pieces are `Block`, or None of no rows. Rows of weight 0 are left out. ValueError, naming the part, for what is not valid.
+    Pieces are `Block`, or None of no rows. Rows of weight 0 are left out. n_rows: about as many have all parts. ValueError,
+    naming the part, for what is not valid.
     """
     pieces, looks = [[] for _ in range(exchange.n_shards + 1)], []
     for part in parts:
@@ -138,7 +139,12 @@ def cut(parts, exchange, weighing, options, *, weighted):
                 _validation.check_finite(X)
             if not held.all():
                 rng = np.random.default_rng([0, part.number])
-                found = Found.of(X[kept], y[kept], weight if weight is None else weight[kept], backend, rng, weighing)
+                # Of random numbers below this there are as many in all parts as a sample has, if no chance of one in a million
+                # comes true: parts need not send more.
+                size = sample_size(X)
+                below = (size + 5 * np.sqrt(size)) / n_rows
+                weight = weight if weight is None else weight[kept]
+                found = Found.of(X[kept], y[kept], weight, backend, rng, weighing, below)
             form = Form(X.shape[1], X.dtype, sparse.issparse(X))
             looks.append(Look(part.number, form, holder._features(), found))
     return [*map(joined, pieces), merged(looks)]
