@@ -134,10 +134,11 @@ def pose(options, runtime, parts, *, seed, rounds_per_epoch="auto", weighted=Fal
     if not options.shuffle:
         middle = np.cumsum(n_rows_of_parts) - n_rows_of_parts / 2
         exchange = exchange._replace(shard_of_part=(middle * shared.n_shards / n_rows_of_parts.sum()).astype(int))
-    shards, held_out, look = exchanged(
-        runtime, parts, exchange, weighing, options, n_rows=n_rows, weighted=weighted
+    shards, held_out, look = exchanged(runtime, parts, exchange, weighing, options, n_rows=n_rows, weighted=weighted)
+    features, source = (
+        look.features,
+        look.found.described(weighing, Sharded, runtime=runtime, shards=shards, sizes=shared),
     )
-    features, source = look.features, look.found.described(weighing, Sharded, runtime=runtime, shards=shards, sizes=shared)
     options = replace(options, batch_size=shared.batch_size)
     return Problem(source, options, weighing.classes, labels.totals, held_out if validates else None), features
 
@@ -226,7 +227,7 @@ class Training:
 
     def __init__(self, runtime, settings, n_rounds, parameters, velocity):
         self._runtime, self._settings, self._n_rounds = runtime, settings, n_rounds
-        self._state = _shards.State(0, 0.0, parameters, velocity)
+        self._state, self._placed_settings = _shards.State(0, 0.0, parameters, velocity), None
 
     def penalise(self, model, l1, l2):
         how = dict(self._settings.how)
@@ -234,14 +235,12 @@ class Training:
             if strength is not None:
                 how[name] = how[name].copy()
                 how[name][model] = strength
-        self._settings = self._settings._replace(how=how)
+        self._settings, self._placed_settings = self._settings._replace(how=how), None
 
     def run(self, block, order, step_sizes):
         """Epochs over all shards, or minibatches of the rows of one; see `skdl._backends.Training`."""
         if order is not None:
-            state = self._runtime.call(
-                _shards.trained, block, self._state, self._settings, order[0], step_sizes[:, 0]
-            )
+            state = self._runtime.call(_shards.trained, block, self._state, self._settings, order[0], step_sizes[:, 0])
             self._state = self._runtime.result(state)
             return self._state.loss[:, np.newaxis]
         losses = [self._run_epoch(block.shards, seed, step_sizes[:, i]) for i, seed in enumerate(block.seeds)]
@@ -250,9 +249,11 @@ class Training:
     def _run_epoch(self, shards, seed, step_sizes):
         """The losses (n_models,) of an epoch."""
         runtime = self._runtime
-        before = self._state._replace(loss=np.zeros(len(step_sizes)))
-        epoch = _shards.Epoch(seed, step_sizes, self._n_rounds)
-        epoch, settings, state = (runtime.call(unchanged, value) for value in (epoch, self._settings, before))
+        if self._placed_settings is None:  # which have as many numbers as there are features
+            [self._placed_settings] = runtime.keep([runtime.call(unchanged, self._settings)])
+        settings = self._placed_settings
+        epoch = runtime.call(unchanged, _shards.Epoch(seed, step_sizes, self._n_rounds))
+        state = runtime.call(unchanged, self._state._replace(loss=np.zeros(len(step_sizes))))
         for i in range(self._n_rounds):
             states = [
                 runtime.call(_shards.round_of, shard, state, settings, epoch, number, i)

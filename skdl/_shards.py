@@ -184,6 +184,20 @@ def n_rows_of(shard):
     return len(shard.y)
 
 
+def _aligned(block):
+    """The block as the kernels may trust it, whatever way it has come."""
+    X, y, weight = block
+
+    def aligned(a):
+        return np.require(a, requirements="CA")
+
+    if sparse.issparse(X):
+        X = type(X)(tuple(map(aligned, (X.data, X.indices, X.indptr))), shape=X.shape)
+    else:
+        X = aligned(X)
+    return Block(X, aligned(y), None if weight is None else aligned(weight))
+
+
 # ---- rounds
 
 
@@ -248,6 +262,7 @@ def round_of(shard, state, settings, epoch, number, i):
 
 def trained(shard, state, settings, rows, step_sizes):
     """The `State` after minibatches of some rows of a shard; step_sizes (n_models, n_batches)."""
+    shard = _aligned(shard)
     backend_class = get_backend(settings.backend)
     backend = backend_class(InMemory(shard.X), settings.n_outputs, n_jobs=settings.n_jobs, device=settings.device)
     training = backend.start(state.parameters, state.velocity, **settings.how)
@@ -265,7 +280,9 @@ def average(states, before=None):
 
     def mean(pair, i):
         parts = [getattr(state, pair)[i] for state in states]
-        total = sum(np.multiply(a, state.n_rows / n_rows, dtype=np.float64) for a, state in zip(parts, states, strict=True))
+        total = sum(
+            np.multiply(a, state.n_rows / n_rows, dtype=np.float64) for a, state in zip(parts, states, strict=True)
+        )
         return total.astype(parts[0].dtype)
 
     pairs = (tuple(mean(pair, i) for i in (0, 1)) for pair in ("parameters", "velocity"))
@@ -275,7 +292,7 @@ def average(states, before=None):
 # ---- validation
 
 
-def block_to_validate(part, classes, form, features):
+def block_to_validate(part, classes, features):
     """A part of a validation set of the user's own; None of no rows."""
     if part.X.shape[0] == 0:
         return None
@@ -290,9 +307,11 @@ def validation_sums(block, parameters, settings):
     """The sums of weight times loss, of weight times whether the class is right, and of weight, of a `Block` or None."""
     if block is None:
         return np.zeros(3)
-    X, y, weight = block
+    X, y, weight = _aligned(block)
     weight = np.ones(len(y)) if weight is None else weight
-    backend = get_backend(settings.backend)(InMemory(X), settings.n_outputs, n_jobs=settings.n_jobs, device=settings.device)
+    backend = get_backend(settings.backend)(
+        InMemory(X), settings.n_outputs, n_jobs=settings.n_jobs, device=settings.device
+    )
     [(losses, correct)], _ = backend.predictor(X, None, y)(with_model_axis(parameters), "losses")
     return np.array([weight @ losses, weight @ correct, weight.sum()])
 

@@ -218,9 +218,7 @@ class SoftmaxRegressionClassifier(skdl.SoftmaxRegressionClassifier):
                 validate = _rounds.validator(runtime, problem.held_out, backend.settings)
             else:
                 validate = problem.validator(backend)
-            task = Task.of_fit(
-                self, problem.options.max_iter, X=X, y=y, metadata={"sample_weight": sample_weight}
-            )
+            task = Task.of_fit(self, problem.options.max_iter, X=X, y=y, metadata={"sample_weight": sample_weight})
             solution = solve(
                 problem.source,
                 problem.options,

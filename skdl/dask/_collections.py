@@ -54,7 +54,9 @@ def _column(values, X, n_parts, name):
     known = X.chunks[0] if is_array(X) and not np.isnan(X.chunks[0]).any() else None
     if not is_dask_collection(values):
         if known is None:
-            raise TypeError(f"{name} is not of Dask, and how it belongs to X is not known: pass a dask array or series.")
+            raise TypeError(
+                f"{name} is not of Dask, and how it belongs to X is not known: pass a dask array or series."
+            )
         values = np.asarray(_validation.plain_labels(values, name))
         if len(values) != sum(known):
             raise ValueError(f"{name} has {len(values)} entries, but X has {sum(known)} rows.")

@@ -25,7 +25,9 @@ class Runtime:
         # Without workers the kernels' own threads do what there is to do, on one shard.
         self._threads = [1] if client is None else sorted(client.nthreads().values())
         if not self._threads:
-            raise RuntimeError("The cluster has no workers yet: wait for them, by client.wait_for_workers(n) for example.")
+            raise RuntimeError(
+                "The cluster has no workers yet: wait for them, by client.wait_for_workers(n) for example."
+            )
 
     @property
     def n_threads(self):
