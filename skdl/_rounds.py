@@ -1,4 +1,4 @@
-"""A fit whose rows lie in shards: the loop of `skdl._sgd`, whose epochs are rounds on all shards and averages of what they give.
+"""A fit whose rows lie in shards: the loop of `skdl._sgd`, whose epochs are rounds on all shards and their averages.
 
 Who runs the functions of `skdl._shards`, and where, is a runtime's business; it is told by a `Runtime`.
 """
@@ -21,7 +21,7 @@ UPDATES, SMALLEST_BATCH, MOST_AVERAGED = 1500, 32, 4
 ROUNDS, ROUNDS_OF_SMALL_BATCHES = 5, 10
 # Results that one task puts together: a tree whose shape follows from their number, so that sums always have one order.
 TOGETHER = 8
-# Pieces of parts that are exchanged, if parts are many: each is a task. More shards than the root of this get one of each other.
+# Pieces of parts that are exchanged, about, if parts are many: each is a task.
 PIECES = 4096
 
 
@@ -81,8 +81,8 @@ def sizes(n_rows, n_threads, options, rounds_per_epoch):
     n_shards = int(max(1, min(n_threads, visits // (UPDATES * smallest))))
     if n_shards < n_threads:
         warn(
-            f"{n_rows} rows in {options.max_iter} epochs are work for {n_shards} of the {n_threads} threads of the cluster: with "
-            f"more, each would make fewer than the {UPDATES} updates that a model needs."
+            f"{n_rows} rows in {options.max_iter} epochs are work for {n_shards} of the {n_threads} threads of the cluster: "
+            f"with more, each would make fewer than the {UPDATES} updates that a model needs."
         )
     batch_size, n_rounds = given, rounds_per_epoch
     if n_shards > 1:
@@ -227,7 +227,7 @@ class Training:
 
     def __init__(self, runtime, settings, n_rounds, parameters, velocity):
         self._runtime, self._settings, self._n_rounds = runtime, settings, n_rounds
-        self._state, self._placed_settings = _shards.State(0, 0.0, parameters, velocity), None
+        self._state = _shards.State(0, 0.0, parameters, velocity)
 
     def penalise(self, model, l1, l2):
         how = dict(self._settings.how)
@@ -235,7 +235,7 @@ class Training:
             if strength is not None:
                 how[name] = how[name].copy()
                 how[name][model] = strength
-        self._settings, self._placed_settings = self._settings._replace(how=how), None
+        self._settings = self._settings._replace(how=how)
 
     def run(self, block, order, step_sizes):
         """Epochs over all shards, or minibatches of the rows of one; see `skdl._backends.Training`."""
@@ -249,11 +249,9 @@ class Training:
     def _run_epoch(self, shards, seed, step_sizes):
         """The losses (n_models,) of an epoch."""
         runtime = self._runtime
-        if self._placed_settings is None:  # which have as many numbers as there are features
-            [self._placed_settings] = runtime.keep([runtime.call(unchanged, self._settings)])
-        settings = self._placed_settings
-        epoch = runtime.call(unchanged, _shards.Epoch(seed, step_sizes, self._n_rounds))
-        state = runtime.call(unchanged, self._state._replace(loss=np.zeros(len(step_sizes))))
+        before = self._state._replace(loss=np.zeros(len(step_sizes)))
+        epoch = _shards.Epoch(seed, step_sizes, self._n_rounds)
+        epoch, settings, state = (runtime.call(unchanged, value) for value in (epoch, self._settings, before))
         for i in range(self._n_rounds):
             states = [
                 runtime.call(_shards.round_of, shard, state, settings, epoch, number, i)

@@ -193,9 +193,7 @@ def _aligned(block):
 
     if sparse.issparse(X):
         X = type(X)(tuple(map(aligned, (X.data, X.indices, X.indptr))), shape=X.shape)
-    else:
-        X = aligned(X)
-    return Block(X, aligned(y), None if weight is None else aligned(weight))
+    return Block(X if sparse.issparse(X) else aligned(X), aligned(y), None if weight is None else aligned(weight))
 
 
 # ---- rounds

@@ -45,9 +45,8 @@ DX, DY = da.from_array(X, chunks=(3000, D)), da.from_array(Y, chunks=3000)
 @contextlib.contextmanager
 def cluster(**how):
     how = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": ":0", "processes": False, **how}
-    with dask.config.set({"distributed.worker.memory.terminate": False}), LocalCluster(**how) as workers:
-        with Client(workers) as client:
-            yield client
+    with LocalCluster(**how) as workers, Client(workers) as client:
+        yield client
 
 
 @pytest.fixture(scope="module")
@@ -320,7 +319,7 @@ def test_a_chunk_with_a_nan_is_named(client):
         return block
 
     estimator = SoftmaxRegressionClassifier(**SHORT)
-    with pytest.raises(ValueError, match="Chunk 2: .*NaN"):
+    with pytest.raises(ValueError, match=r"Chunk 2: .*NaN"):
         estimator.fit(DX.map_blocks(spoiled, dtype=np.float32, meta=X[:0]), DY)
     assert not hasattr(estimator, "n_features_in_")
 
@@ -357,7 +356,7 @@ def test_an_error_of_the_loader_comes_through(client):
     def load(block):
         raise KeyError("no such bucket")
 
-    with pytest.raises(RuntimeError, match="Dask gave up on a part of the work: KeyError: .*no such bucket") as caught:
+    with pytest.raises(RuntimeError, match=r"Dask gave up on a part of the work: KeyError: .*no such bucket") as caught:
         fitted(DX.map_blocks(load, dtype=np.float32, meta=X[:0]), DY)
     assert isinstance(caught.value.__cause__, KeyError)
 

@@ -75,10 +75,10 @@ class SoftmaxRegressionClassifier(skdl.SoftmaxRegressionClassifier):
     -----
     `fit` computes the labels, then X, once: statistics, checks, and the exchange of the rows, each of which goes to a random
     shard. There are as many shards as workers have threads when the fit begins, if the rows are enough: a model needs 1,500
-    updates, or the average is worse than what one worker finds. For more shards, with ``lr="auto"``, minibatches become smaller,
-    down to 32 rows, and steps up to 4 times as long for their size as on one machine, since averages are less noisy. Beyond that
-    there are fewer shards, and a warning says so. The cluster holds all rows in memory from then on, and twice that during the
-    exchange.
+    updates, or the average is worse than what one worker finds. For more shards, with ``lr="auto"``, minibatches become
+    smaller, down to 32 rows, and steps up to 4 times as long for their size as on one machine, since averages are less noisy.
+    Beyond that there are fewer shards, and a warning says so. The cluster holds all rows in memory from then on, and twice
+    that during the exchange.
 
     An epoch then is a few rounds: each shard's model takes its steps, and the mean of coefficients and velocities, weighted by
     rows, is where all go on from [1]_, [2]_. The step falls over all rounds as on one machine. All tasks are pure functions, so
@@ -260,8 +260,10 @@ class SoftmaxRegressionClassifier(skdl.SoftmaxRegressionClassifier):
         return predicted(self._on_one_thread(), X, method, dtype, n_columns)
 
     def _on_one_thread(self):
-        """The model for tasks, of which there are as many as threads."""
-        return self.to_local().set_params(n_jobs=1)
+        """What predicts in tasks, of which there are as many as threads."""
+        model = skdl.SoftmaxRegressionClassifier(backend=self.backend, device=self.device, n_jobs=1)
+        vars(model).update(coef_=self.coef_, intercept_=self.intercept_, classes_=self.classes_, **self._features())
+        return model
 
     def decision_function(self, X: Any) -> Any:
         """Logits W x + b.

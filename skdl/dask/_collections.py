@@ -71,8 +71,8 @@ def _column(values, X, n_parts, name):
     handles = handles.ravel().tolist() if is_array(values) else handles
     if len(handles) != n_parts:
         raise ValueError(
-            f"X has {n_parts} chunks of rows, but {name} has {len(handles)}, and their sizes are not known: part them alike, or "
-            "call compute_chunk_sizes()."
+            f"X has {n_parts} chunks of rows, but {name} has {len(handles)}, and their sizes are not known: part them alike, "
+            "or call compute_chunk_sizes()."
         )
     return handles
 
@@ -81,7 +81,7 @@ def _column(values, X, n_parts, name):
 
 
 def predicted(model, X, method, result_dtype, n_columns):
-    """The lazy result of a method of a fitted model of memory: (n_samples,) or, unless n_columns is None, (n_samples, n_columns).
+    """The lazy result of a method of a fitted model: (n_samples,) or, unless n_columns is None, (n_samples, n_columns).
 
     An array has chunks as X has; of a data frame they have unknown sizes.
     """

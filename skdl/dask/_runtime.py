@@ -51,7 +51,8 @@ class Runtime:
             return self._client.persist(handles)
 
     def result(self, handle):
-        with _explained():
+        # Models are sent with the tasks that go on from them, on purpose, so Distributed need not warn of large ones.
+        with _explained(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             if self._client is None:
                 return handle.compute()
             return self._client.compute(handle).result()
