@@ -46,6 +46,28 @@ class Runtime(Protocol):
         """The number of threads for a round where so many run at a time."""
 
 
+class InProcess:
+    """The simplest `Runtime`: functions run when they are called, here, as if by so many threads. It simulates clusters."""
+
+    def __init__(self, n_threads):
+        self.n_threads = n_threads
+
+    def call(self, function, *args, **kwargs):
+        return function(*args, **kwargs)
+
+    def part(self, handle, i):
+        return handle[i]
+
+    def keep(self, handles):
+        return handles
+
+    def result(self, handle):
+        return handle
+
+    def threads_of(self, n_shards):
+        return 1
+
+
 def unchanged(value):
     """The value: what several tasks need is a result that each is told by its handle."""
     return value

@@ -121,7 +121,7 @@ def test_bits_follow_from_the_number_of_threads_alone(client, model):
 def test_without_distributed(model):
     """One shard in this process, by Dask's own scheduler."""
     parts = [(x, y, None) for x, y in zip(np.array_split(X, 7), np.array_split(Y, 7), strict=True)]
-    problem, _ = _rounds.pose(check(skdl.SoftmaxRegressionClassifier(max_iter=5)), InProcess(1), parts, seed=0)
+    problem, _ = _rounds.pose(check(skdl.SoftmaxRegressionClassifier(max_iter=5)), _rounds.InProcess(1), parts, seed=0)
     assert problem.source.sizes == _rounds.Sizes(1, 128, 1, 1.0)
     from skdl.dask import _classifier
 
@@ -165,28 +165,6 @@ def test_a_worker_that_dies_changes_no_bit(model, tmp_path):
 # ---- the same models
 
 
-class InProcess:
-    """Runs functions when they are called, as if by so many threads."""
-
-    def __init__(self, n_threads):
-        self.n_threads = n_threads
-
-    def call(self, function, *args, **kwargs):
-        return function(*args, **kwargs)
-
-    def part(self, handle, i):
-        return handle[i]
-
-    def keep(self, handles):
-        return list(handles)
-
-    def result(self, handle):
-        return handle
-
-    def threads_of(self, n_shards):
-        return 1
-
-
 def test_eight_workers_on_mnist(mnist):
     """Sorted by class, within a tenth of a point and 1 % of one machine."""
     X, y, X_test, y_test = mnist
@@ -194,7 +172,7 @@ def test_eight_workers_on_mnist(mnist):
     options = skdl.SoftmaxRegressionClassifier(max_iter=10, random_state=0)
     one = clone(options).fit(X, y)
     parts = [(X[part], y[part], None) for part in np.array_split(rows, 20)]
-    problem, _ = _rounds.pose(check(options), InProcess(8), parts, seed=0)
+    problem, _ = _rounds.pose(check(options), _rounds.InProcess(8), parts, seed=0)
     assert problem.source.sizes[:3] == (8, 50, 10)
     many = solve(problem.source, problem.options, _rounds.Backend.of(problem))
     found, expected = (logits(X_test, *pair) for pair in ((many.coef, many.intercept), (one.coef_, one.intercept_)))
@@ -444,7 +422,7 @@ def test_an_exchange_is_even_and_loses_no_row():
     x = np.arange(1000, dtype=np.float32)[:, np.newaxis]
     parts = [(x[part], np.arange(len(part)) % 2, None) for part in np.array_split(np.arange(1000), 13)]
     problem, _ = _rounds.pose(
-        check(skdl.SoftmaxRegressionClassifier(max_iter=1000)), InProcess(4), parts, seed=0, weighted=False
+        check(skdl.SoftmaxRegressionClassifier(max_iter=1000)), _rounds.InProcess(4), parts, seed=0, weighted=False
     )
     shards = problem.source.shards
     assert max(len(shard.y) for shard in shards) - min(len(shard.y) for shard in shards) <= 13
