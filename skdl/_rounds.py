@@ -18,7 +18,7 @@ from skdl._warnings import warn
 # What a shard's models need to come as far as one machine's, and what makes up for fewer: smaller minibatches, whose steps may
 # be so many times as long, since the average takes their noise away, and more rounds. From benchmarks/scale.py.
 UPDATES, SMALLEST_BATCH, MOST_AVERAGED = 1500, 32, 4
-ROUNDS, ROUNDS_OF_SMALL_BATCHES = 5, 10
+ROUNDS, ROUNDS_OF_SMALL_BATCHES = 5, 20
 # Results that one task puts together: a tree whose shape follows from their number, so that sums always have one order.
 TOGETHER = 8
 # Pieces of parts that are exchanged, about, if parts are many: each is a task.

@@ -173,7 +173,7 @@ def test_eight_workers_on_mnist(mnist):
     one = clone(options).fit(X, y)
     parts = [(X[part], y[part], None) for part in np.array_split(rows, 20)]
     problem, _ = _rounds.pose(check(options), _rounds.InProcess(8), parts, seed=0)
-    assert problem.source.sizes[:3] == (8, 50, 10)
+    assert problem.source.sizes[:3] == (8, 50, 20)
     many = solve(problem.source, problem.options, _rounds.Backend.of(problem))
     found, expected = (logits(X_test, *pair) for pair in ((many.coef, many.intercept), (one.coef_, one.intercept_)))
     assert error(found, y_test) <= error(expected, y_test) + 0.1
@@ -400,8 +400,8 @@ def test_sizes():
 
     assert sizes(600_000, 1) == (1, 128, 1, 1.0, 0)
     assert sizes(2_400_000, 62) == (62, 128, 5, 1.0, 0)
-    assert sizes(600_000, 62) == (62, 32, 10, 4.0, 0)
-    assert sizes(600_000, 64) == (62, 32, 10, 4.0, 1)
+    assert sizes(600_000, 62) == (62, 32, 20, 4.0, 0)
+    assert sizes(600_000, 64) == (62, 32, 20, 4.0, 1)
     assert sizes(600_000, 64, lr=0.1) == (15, 128, 5, 1.0, 1)  # a step of the user's keeps its minibatch
     assert sizes(100, 2, max_iter=10_000, batch_size=64)[2] == 1  # no round without a minibatch
 

@@ -60,7 +60,7 @@ class SoftmaxRegressionClassifier(skdl.SoftmaxRegressionClassifier):
     verbose : int, default=0
         As there.
     rounds_per_epoch : "auto" or int, default="auto"
-        How often in an epoch the models of the shards are averaged. "auto": 5 times, or 10 times with small minibatches; once
+        How often in an epoch the models of the shards are averaged. "auto": 5 times, or 20 times with small minibatches; once
         where there is one shard.
     client : distributed.Client or None, default=None
         Whose workers compute. None: the current client's; without any, Dask's own scheduler, on one shard in this process.
