@@ -171,10 +171,15 @@ def exchanged(runtime, parts, exchange, weighing, options, **about):
     n_together = ceil_div(len(parts), max(exchange.n_shards, PIECES // exchange.n_shards))
     groups = [numbered[i : i + n_together] for i in range(0, len(numbered), n_together)]
     cuts = [runtime.call(_shards.cut, group, exchange, weighing, options, **about) for group in groups]
-    shards = [
-        runtime.call(_shards.joined, [runtime.part(pieces, shard) for pieces in cuts])
-        for shard in range(exchange.n_shards)
-    ]
+    shards = []
+    for shard in range(exchange.n_shards):
+        pieces = [runtime.part(each, shard) for each in cuts]
+        shuffles = exchange.shard_of_part is None
+        shards.append(
+            runtime.call(_shards.shuffled, pieces, [exchange.seed, shard, 2])
+            if shuffles
+            else runtime.call(_shards.joined, pieces)
+        )
     held_out = [runtime.part(pieces, exchange.n_shards) for pieces in cuts] if exchange.held_out > 0 else []
     look = in_tree(runtime, _shards.merged, [runtime.part(pieces, exchange.n_shards + 1) for pieces in cuts])
     *kept, look = runtime.keep([*shards, *held_out, look])

@@ -20,6 +20,9 @@ from skdl._first_pass import Found, Labels, backend_for_statistics, sample_size
 from skdl._reader import Form
 from skdl._sgd import with_model_axis
 
+# Rows of a shard that are shuffled among themselves in an epoch: they fit into the larger caches.
+WINDOW_ROWS = 2**15
+
 # ---- parts
 
 
@@ -167,6 +170,25 @@ def joined(blocks):
     return Block(X, np.concatenate(y), None if weight[0] is None else np.concatenate(weight))
 
 
+def shuffled(blocks, seed):
+    """One `Block` of several, its rows in random order in memory, too; None of no rows."""
+    blocks = [block for block in blocks if block is not None]
+    if not blocks:
+        return None
+    place, first = np.random.default_rng(seed).permutation(sum(map(n_rows_of, blocks))), 0
+    if sparse.issparse(blocks[0].X):
+        order = np.argsort(place)
+        return _rows(joined(blocks), order)
+    whole = Block(*(None if a is None else np.empty((len(place), *a.shape[1:]), a.dtype) for a in blocks[0]))
+    for block in blocks:
+        here = place[first : first + n_rows_of(block)]
+        for a, values in zip(whole, block, strict=True):
+            if a is not None:
+                a[here] = values
+        first += len(here)
+    return whole
+
+
 def _rows(block, rows):
     X, y, weight = block
     return Block(X[rows], y[rows], None if weight is None else weight[rows])
@@ -226,29 +248,34 @@ class Epoch(NamedTuple):
     n_rounds: int
 
     def rows(self, n_rows, shard, i):
-        """The rows of a shard in its round i: a share of each part's, whatever the order of parts."""
+        """The rows of a shard in its round i.
+
+        They lie together, and those that lie close are visited together: the shard is in random order already, and rows that
+        are taken from all over memory take twice the time.
+        """
+        rows = np.arange(self._first(n_rows, i), self._first(n_rows, i + 1))
         if self.seed is None:
-            return np.arange(n_rows * i // self.n_rounds, n_rows * (i + 1) // self.n_rounds)
-        rows = np.arange(i, n_rows, self.n_rounds)
-        np.random.default_rng([*self.seed, shard, i]).shuffle(rows)
-        return rows
+            return rows
+        rng = np.random.default_rng([*self.seed, shard, i])
+        windows = np.array_split(rows, ceil_div(len(rows), WINDOW_ROWS))
+        for window in windows:
+            rng.shuffle(window)
+        return np.concatenate([windows[j] for j in rng.permutation(len(windows))])
+
+    def _first(self, n_rows, i):
+        return n_rows * i // self.n_rounds
 
     def sizes(self, n_rows, batch_size, i):
         """The step sizes (n_models, n_batches) of a shard's minibatches in its round i: those of the epoch when as large a part
         of it is over. A short last minibatch makes the share of a step that its rows are of a whole one.
         """
-        rounds = [self._n_rows(n_rows, each) for each in range(self.n_rounds)]
-        n_batches = [ceil_div(n, batch_size) for n in rounds]
-        done = sum(n_batches[:i]) + np.arange(n_batches[i])
-        sizes = self.step_sizes[:, done * self.step_sizes.shape[1] // sum(n_batches)]
+        rounds = np.diff([self._first(n_rows, each) for each in range(self.n_rounds + 1)])
+        n_batches = ceil_div(rounds, batch_size)
+        done = n_batches[:i].sum() + np.arange(n_batches[i])
+        sizes = self.step_sizes[:, done * self.step_sizes.shape[1] // n_batches.sum()]
         if rounds[i] % batch_size:
             sizes[:, -1] *= rounds[i] % batch_size / batch_size
         return sizes
-
-    def _n_rows(self, n_rows, i):
-        if self.seed is None:
-            return n_rows * (i + 1) // self.n_rounds - n_rows * i // self.n_rounds
-        return len(range(i, n_rows, self.n_rounds))
 
 
 def round_of(shard, state, settings, epoch, number, i):

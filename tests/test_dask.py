@@ -17,12 +17,12 @@ from _helpers import same_model
 from distributed import Client, LocalCluster, WorkerPlugin
 from scipy import sparse
 from sklearn.base import clone
+from sklearn.utils import check_random_state
 
 import skdl
 from skdl import _rounds, _shards
 from skdl._data import InMemory
 from skdl._parameters import check
-from skdl._problem import pose
 from skdl._sgd import solve
 from skdl.dask import SoftmaxRegressionClassifier
 
@@ -102,9 +102,11 @@ class InOrderOfShards(InMemory):
 def test_one_shard_in_one_round_is_the_local_fit_of_that_order(client):
     textbook = {"lr": 0.01, "alpha": 0, "batch_size": 100, "max_iter": 3, "random_state": 5}
     options = check(skdl.SoftmaxRegressionClassifier(**textbook))
-    some = np.ascontiguousarray(X[::10])
-    backend = pose(options, some, Y[::10], np.arange(3), None).backend()
-    expected = solve(InOrderOfShards(some, Y[::10]), options, backend)
+    parts = [(X[rows], Y[rows], None) for rows in np.split(np.arange(0, N, 10), np.arange(300, 2000, 300))]
+    seed = check_random_state(5).randint(2**31 - 1)
+    problem, _ = _rounds.pose(options, _rounds.InProcess(1), parts, seed=seed)
+    [shard] = problem.source.shards
+    expected = solve(InOrderOfShards(shard.X, shard.y), options, problem.backend())
     with warnings.catch_warnings(action="ignore"):
         remote = SoftmaxRegressionClassifier(**textbook).fit(DX[::10], DY[::10])
     np.testing.assert_array_equal(remote.coef_, expected.coef)
