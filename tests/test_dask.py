@@ -281,6 +281,13 @@ def test_validation_sets(client):
     assert 1 <= one.best_epoch_ <= one.n_iter_ <= 8
 
 
+def test_wide_rows(client):
+    """Which a fit in memory would turn to the space that they span."""
+    values, labels = made(60, 1000, n_classes=2)
+    there = quietly(da.from_array(values, chunks=(20, 1000)), labels, max_iter=30)
+    assert there.score(values, labels) == 1
+
+
 def test_rows_held_out(client, model):
     """A tenth of each chunk, of which training sees nothing."""
     there = fitted(early_stopping=True, max_iter=8)
