@@ -277,4 +277,5 @@ def pose_blocks(options, reader, checkpoint, validate_held_out):
     validation = None if validate_held_out is None else validate_held_out(weighing.classes)
     if len(held_out):
         validation = HeldOutBlocks(reader, held_out, weighing)
-    return Problem(source, with_epochs(options, source), weighing.classes, found.labels.totals, validation)
+    options = with_epochs(options, source.n_rows, in_memory=False)
+    return Problem(source, options, weighing.classes, found.labels.totals, validation)

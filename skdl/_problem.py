@@ -61,15 +61,15 @@ class Problem(NamedTuple):
 
     def with_options(self, options):
         """The fit with other options, on which its rows do not depend."""
-        return self._replace(options=with_epochs(options, self.source))
+        return self._replace(options=with_epochs(options, self.source.n_rows))
 
 
-def with_epochs(options, source):
+def with_epochs(options, n_rows, *, in_memory=True):
     """The options with a number for max_iter."""
     if options.max_iter != "auto":
         return options
     return replace(
-        options, max_iter=auto_epochs(source.n_rows, options.batch_size, in_memory=source.draws), may_hold=True
+        options, max_iter=auto_epochs(n_rows, options.batch_size, in_memory=in_memory), may_hold=True
     )
 
 
@@ -102,4 +102,4 @@ def pose(options, X, y, classes, weight, *, rows=None, held_out=None, is_finite=
     else:
         weight = weight_rows
     source = InMemory(X, y, weight, used, is_finite=is_finite)
-    return Problem(source, with_epochs(options, source), classes, totals, held_out)
+    return Problem(source, with_epochs(options, source.n_rows), classes, totals, held_out)

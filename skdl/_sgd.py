@@ -574,7 +574,7 @@ def settled(coef, intercept, alpha, plan):
     options, scaling, source, backend = plan.options, plan.scaling, plan.seen, plan.backend
     l1, l2 = penalties(replace(options, alpha=alpha, momentum=0.0), plan.unit, scaling.scale, backend.dtype)
     n_steps, length = ceil_div(options.max_iter, EPOCHS_PER_SETTLING), options.lr / (2 * (1 + options.momentum))
-    if source.n_groups > 1:
+    if not source.draws:
         W = np.column_stack(scaling.scale_parameters(coef.astype(np.float64), intercept.astype(np.float64)))
         for _ in range(n_steps):
             W -= length * loss_and_gradient(W, source, backend, scaling, options)[1]
