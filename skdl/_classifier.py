@@ -129,7 +129,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         The labels, sorted.
     n_features_in_ : int
         Number of features of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Only if X had feature names that are all strings.
     n_iter_ : int
         Number of epochs that were run.
@@ -146,9 +146,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     alpha_ : float
         The strength of the penalty; with ``alpha="auto"`` the last one.
     scale_ : ndarray of shape (n_features,)
-        float64; the unit r of each feature in the penalty: the geometric mean of max |x - mean| and the standard deviation;
-        for CSR, see Notes. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs the
-        features' statistics (a numeric `lr` with ``alpha=0``).
+        float64; the unit r of each feature in the penalty: the geometric mean of ``max |x - mean|`` and the standard
+        deviation; for CSR, see Notes. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs
+        the features' statistics (a numeric `lr` with ``alpha=0``).
 
     See Also
     --------
@@ -158,23 +158,23 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     Notes
     -----
     What ``lr="auto"`` does. One pass over X gives the mean, extremes and variance of each feature. SGD then runs in the
-    coordinates u = (x - mean) / r with r the geometric mean of max |x - mean| and the standard deviation. This happens inside
-    the kernels: X is neither copied nor changed, and the objective is the same for every `lr`. The step is the largest that
-    is stable [1]_ for the curvature [2]_ seen in eight minibatches, or the largest that the noise of a minibatch allows if
-    that is smaller, and it falls to 0.
+    coordinates u = (x - mean) / r with r the geometric mean of ``max |x - mean|`` and the standard deviation. This happens
+    inside the kernels: X is neither copied nor changed, and the objective is the same for every `lr`. The step is the largest
+    that is stable [1]_ for the curvature [2]_ seen in eight minibatches, or the largest that the noise of a minibatch allows
+    if that is smaller, and it falls to 0.
 
-    A column of CSR is divided by the mean of |x| over its values that are not 0, times the share of such values in it to the
-    power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for example,
-    are treated as those of dense X; where there are any, the stored values are copied. So for a given `alpha` and
+    A column of CSR is divided by the mean of ``|x|`` over its values that are not 0, times the share of such values in it to
+    the power 0.15, and is not centred, which would make it dense. Only features that are stored in all rows, a year for
+    example, are treated as those of dense X; where there are any, the stored values are copied. So for a given `alpha` and
     ``standardize=False``, fits on CSR and on its dense copy reach the same optimum by different paths; with a numeric `lr`
     and ``alpha=0`` they give the same model. With a penalty, the proximal steps that a feature misses while it does not occur
     in CSR are taken at once when it next does.
 
-    No few rows set the step. Where sample weight times sqrt(|u|^2 + 1) is uneven, and an epoch has several minibatches, an
+    No few rows set the step. Where sample weight times ``sqrt(|u|^2 + 1)`` is uneven, and an epoch has several minibatches, an
     epoch with ``shuffle=True`` draws as many rows as there are, in proportion to it (four fifths; one fifth is the same for
     all rows), and divides the weight of a row by its share: the objective stays, the noise falls [3]_, [4]_. Some rows then
     come several times in an epoch, others not in each. A row that is more than five times as long as three quarters of the
-    rows has no say in mean and r, and its weight is reduced where its leverage, |u|^2, is more than a hundredth of that of
+    rows has no say in mean and r, and its weight is reduced where its leverage, ``|u|^2``, is more than a hundredth of that of
     all others [5]_: a warning says so. Even data are visited as ever, each row once.
 
     What ``alpha="auto"`` does. Pixels in 0..255 and in [0, 1], word counts and tf-idf, 100 rows and 100,000 all need penalties
