@@ -16,6 +16,11 @@ opencl-driver: .venv/installed-test
 	    [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq pocl-opencl-icd; \
 	} >.venv/log 2>&1 || { echo "The tests need an OpenCL driver. On Debian or Ubuntu: sudo apt install pocl-opencl-icd"; exit 1; }
 
+# The site, in build/docs. Warnings are errors.
+docs: .venv/installed-docs
+	.venv/bin/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+	@echo "The site: build/docs/index.html"
+
 lint: .venv/installed-lint
 	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx && \
 	    clang-format --dry-run --Werror skdl/*.h skdl/opencl/softmax.cl
@@ -35,6 +40,10 @@ INSTALL = $(PIP) install -q -e '.[$(1)]' >.venv/log 2>&1 || \
 
 .venv/installed-test: .venv/bin/python $(SOURCES)
 	@$(call INSTALL,example$(comma)test)
+	@touch $@ .venv/installed
+
+.venv/installed-docs: .venv/bin/python $(SOURCES)
+	@$(call INSTALL,example$(comma)docs)
 	@touch $@ .venv/installed
 
 .venv/installed-lint: .venv/bin/python
@@ -78,6 +87,6 @@ ci:
 	bash .ci/run
 
 clean:
-	rm -rf .venv build dist *.egg-info skdl/_kernels.c skdl/*.so mnist.png
+	rm -rf .venv build dist *.egg-info docs/api docs/gallery skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test lint release-check asan tsan bounds fuzz mutants soak ci clean opencl-driver
+.PHONY: demo test docs lint release-check asan tsan bounds fuzz mutants soak ci clean opencl-driver

@@ -1,24 +1,19 @@
-"""Recognise handwritten digits: the default estimator on the raw bytes of MNIST, and a picture of what it learned."""
+"""
+Recognise handwritten digits
+============================
 
-import gzip
-from pathlib import Path
+The default estimator on the raw bytes of MNIST, and a picture of what it learned.
+"""
+
 from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from _mnist import ROOT, load_mnist
 from sklearn.callback import ProgressBar
 from sklearn.metrics import confusion_matrix, log_loss
 
 import skdl
-
-DATA = Path(__file__).parent.parent / "benchmarks" / "data" / "mnist"
-
-
-def load_mnist(part):
-    """Images (n, 784) as they are stored, one byte a pixel from 0 to 255, and their labels (n,)."""
-    images = gzip.decompress((DATA / f"{part}-images-idx3-ubyte.gz").read_bytes())
-    labels = gzip.decompress((DATA / f"{part}-labels-idx1-ubyte.gz").read_bytes())
-    return np.frombuffer(images, np.uint8, offset=16).reshape(-1, 784), np.frombuffer(labels, np.uint8, offset=8)
 
 
 def draw(model, spread, X, y, probabilities, path):
@@ -102,5 +97,5 @@ if __name__ == "__main__":
     print(f"fit             {seconds:.2f} s, progress bar included")
     print(f"test error      {100 * np.mean(model.predict(X_test) != y_test):.2f} % (10,000 digits)")
     print(f"test log-loss   {log_loss(y_test, probabilities):.4f}")
-    draw(model, X_train.std(axis=0), X_test, y_test, probabilities, "mnist.png")
+    draw(model, X_train.std(axis=0), X_test, y_test, probabilities, ROOT / "mnist.png")
     print("picture         mnist.png")

@@ -24,7 +24,9 @@ def held_for_testers():
     """What an sdist holds for those who test it, or read about it."""
     folders = [path for name in ("tests", "docs", "examples") for path in ROOT.glob(f"{name}/**/*") if path.is_file()]
     about = ("LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "benchmarks/_data.py")
-    return {path.relative_to(ROOT).as_posix() for path in folders if "__pycache__" not in path.parts} | set(about)
+    held = {path.relative_to(ROOT).as_posix() for path in folders if "__pycache__" not in path.parts}
+    built = "docs/api/", "docs/gallery/"  # by `make docs`
+    return {name for name in held if not name.startswith(built)} | set(about)
 
 
 def make_compiler(folder, refuses):
