@@ -24,6 +24,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
     "matplotlib.sphinxext.plot_directive",
+    "_digits",
     "_mathml",
 ]
 exclude_patterns = ["gallery/**/*.ipynb", "gallery/*.ipynb", "gallery/**/*.py", "gallery/*.py"]
@@ -75,6 +76,7 @@ html_css_files = ["site.css"]
 html_logo = html_favicon = "_static/logo.svg"
 html_theme = "pydata_sphinx_theme"
 html_theme_options = {
+    "logo": {"text": "skdl"},
     "header_links_before_dropdown": 6,
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
