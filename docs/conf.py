@@ -59,7 +59,7 @@ sphinx_gallery_conf = {
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
     "ignore_pattern": r"\b_\w+\.py$",
-    "within_subsection_order": "FileNameSortKey",
+    "within_subsection_order": "_pictures.in_order",
     "reset_modules": ("matplotlib", "_pictures.use_style"),
     "download_all_examples": False,
     "show_memory": False,
