@@ -21,6 +21,10 @@ docs: .venv/installed-docs
 	.venv/bin/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
 	@echo "The site: build/docs/index.html"
 
+# The site in Chromium, once it is built.
+docs-test: .venv/installed-docs
+	.venv/bin/python -m pytest -q docs/test_site.py
+
 lint: .venv/installed-lint
 	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx && \
 	    clang-format --dry-run --Werror skdl/*.h skdl/opencl/softmax.cl
@@ -89,4 +93,4 @@ ci:
 clean:
 	rm -rf .venv build dist *.egg-info docs/api docs/gallery skdl/_kernels.c skdl/*.so mnist.png
 
-.PHONY: demo test docs lint release-check asan tsan bounds fuzz mutants soak ci clean opencl-driver
+.PHONY: demo test docs docs-test lint release-check asan tsan bounds fuzz mutants soak ci clean opencl-driver

@@ -38,6 +38,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 # ---- API
 
+default_role = "literal"  # docstrings name parameters and attributes in single backticks
+toc_object_entries_show_parents = "hide"
 autosummary_generate = True
 autodoc_typehints = "none"  # numpydoc's sections have them
 numpydoc_show_class_members = False  # _templates/autosummary/class.rst lists them
@@ -63,6 +65,7 @@ sphinx_gallery_conf = {
     "reset_modules": ("matplotlib", "_pictures.use_style"),
     "download_all_examples": False,
     "show_memory": False,
+    "show_signature": False,
     "min_reported_time": 5,
     "write_computation_times": False,
     "capture_repr": (),
@@ -75,6 +78,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_logo = html_favicon = "_static/logo.svg"
 html_theme = "pydata_sphinx_theme"
+html_context = {"default_mode": "auto"}  # as the reader's system is; left open, the theme logs an error
 html_theme_options = {
     "logo": {"text": "skdl"},
     "header_links_before_dropdown": 6,
@@ -86,6 +90,7 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "changelog": []}
+ALONE = ("index", "stack", "reliability", "benchmarks", "architecture", "changelog")  # without pages below them
+html_sidebars = {page: [] for page in ALONE}
 html_show_sourcelink = False
 html_math_renderer = "mathml"
