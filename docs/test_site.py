@@ -46,7 +46,7 @@ def address():
 
 @pytest.fixture(scope="module")
 def chromium():
-    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    binary, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     assert binary and driver, "The site is tested in Chromium. On Debian: apt install chromium chromium-driver"
     options = webdriver.ChromeOptions()
     options.binary_location = binary
