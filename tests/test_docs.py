@@ -15,12 +15,7 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parent.parent
-GENERATED = "auto_examples", "_build", "generated"
-PAGES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "docs").rglob("*.md")
-    if not set(path.relative_to(ROOT).parts).intersection(GENERATED)
-)
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^```python(?: needs=(\S+))?\n(.*?)^```\n(?:\n```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
 
 

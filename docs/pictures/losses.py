@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import mnist
+from _pixels import mnist
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.2))
 

@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import mnist
+from _pixels import mnist
 
 X, y = mnist("train")
 rows = [X[[np.flatnonzero(y == digit)[i] for digit in range(10)]] for i in range(4)]

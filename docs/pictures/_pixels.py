@@ -1,11 +1,11 @@
-"""What the pictures of the course share: MNIST in [0, 1], from the clone."""
+"""MNIST in [0, 1], from the clone."""
 
 import gzip
 from pathlib import Path
 
 import numpy as np
 
-FOLDER = Path(__file__).resolve().parents[3] / "benchmarks" / "data" / "mnist"
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "data" / "mnist"
 
 
 def mnist(part):

@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import mnist
+from _pixels import mnist
 
 from skdl import SoftmaxRegressionClassifier
 

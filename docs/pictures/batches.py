@@ -4,7 +4,7 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import mnist
+from _pixels import mnist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 
