@@ -12,7 +12,7 @@ from skdl import SoftmaxRegressionClassifier
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "examples"))
 
-from _mnist import load_mnist  # noqa: E402
+from _images import load_mnist  # noqa: E402
 
 
 def as_text(array):

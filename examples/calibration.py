@@ -9,7 +9,7 @@ ordered by how sure the model is.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import log_loss
 from sklearn.naive_bayes import BernoulliNB

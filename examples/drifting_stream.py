@@ -9,7 +9,7 @@ camera turns: from upright to upside down. A model that forgets nothing averages
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 from scipy.ndimage import rotate
 
 from skdl import SoftmaxRegressionClassifier

@@ -12,7 +12,7 @@ import warnings
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 

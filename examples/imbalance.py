@@ -9,7 +9,7 @@ move the boundary, and so does a threshold on the probabilities, which needs no 
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 from sklearn.metrics import f1_score, precision_recall_curve, precision_score, recall_score
 from sklearn.model_selection import TunedThresholdClassifierCV
 

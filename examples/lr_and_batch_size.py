@@ -9,7 +9,7 @@ both: five epochs each on 10,000 digits.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 from sklearn.metrics import log_loss
 
 from skdl import SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV

@@ -10,7 +10,7 @@ from time import perf_counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import ROOT, load_mnist
+from _images import ROOT, load_mnist
 from sklearn.callback import ProgressBar
 from sklearn.metrics import confusion_matrix, log_loss
 

@@ -9,7 +9,7 @@ others. Thousands of updates later they have learned where the digits differ. A 
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 
 from skdl import SoftmaxRegressionClassifier
 

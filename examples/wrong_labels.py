@@ -9,7 +9,7 @@ every row in less than a second.
 
 import matplotlib.pyplot as plt
 import numpy as np
-from _mnist import load_mnist
+from _images import load_mnist
 from sklearn.model_selection import cross_val_predict
 
 from skdl import SoftmaxRegressionClassifier
