@@ -41,10 +41,11 @@ print(f"test log-loss   {log_loss(y_test, probabilities):.4f}")
 def draw(model, spread, X, y, probabilities):
     """Three rows: the weights of each digit, times the pixels' `spread`; the loss and the confusions; the surest mistakes."""
     ink, paper, accent = "#22303c", "#fbfaf7", "#c8553d"
+    plt.rcdefaults()  # a look of its own
     plt.rcParams.update(
         {"text.color": ink, "axes.labelcolor": ink, "xtick.color": ink, "ytick.color": ink, "font.size": 9}
     )
-    figure = plt.figure(figsize=(10, 8), facecolor=paper, layout="none")
+    figure = plt.figure(figsize=(10, 8), facecolor=paper)
     predicted = probabilities.argmax(axis=1)
     mistakes = np.flatnonzero(predicted != y)
     grid = figure.add_gridspec(
