@@ -15,8 +15,8 @@ def use_style(gallery_conf, name):
 # The gallery's, from the first picture to what is for those who look closer.
 ORDER = [
     "mnist", "decision_regions", "templates_form", "segmentation", "words_of_packages", "probe_layers", "calibration",
-    "imbalance", "wrong_labels", "drifting_stream", "search_display", "regularisation_path", "early_stopping",
-    "lr_and_batch_size",
+    "imbalance", "wrong_labels", "drifting_stream", "blocks_from_disk", "search_display", "regularisation_path",
+    "early_stopping", "lr_and_batch_size",
 ]  # fmt: skip
 
 

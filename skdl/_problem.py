@@ -68,9 +68,7 @@ def with_epochs(options, n_rows, *, in_memory=True):
     """The options with a number for max_iter."""
     if options.max_iter != "auto":
         return options
-    return replace(
-        options, max_iter=auto_epochs(n_rows, options.batch_size, in_memory=in_memory), may_hold=True
-    )
+    return replace(options, max_iter=auto_epochs(n_rows, options.batch_size, in_memory=in_memory), may_hold=True)
 
 
 def pose(options, X, y, classes, weight, *, rows=None, held_out=None, is_finite=False):
