@@ -120,6 +120,11 @@ def test_bits_follow_from_the_number_of_threads_alone(client, model):
     assert not np.array_equal(model.coef_, fitted(random_state=1).coef_)
 
 
+def test_losses_are_of_all_rounds_and_shards(client):
+    """A model that hardly moves has the loss of no model."""
+    assert fitted(lr=1e-9, alpha=0, max_iter=6, batch_size=64).loss_curve_[0] == pytest.approx(np.log(3), rel=1e-4)
+
+
 def test_without_distributed(model):
     """One shard in this process, by Dask's own scheduler."""
     parts = [(x, y, None) for x, y in zip(np.array_split(X, 7), np.array_split(Y, 7), strict=True)]
@@ -425,6 +430,13 @@ def test_rounds_of_an_epoch_visit_each_row_once(n_rows, n_rounds, seed):
     assert [len(of_round) for of_round in sizes] == [-(-len(of_round) // 10) for of_round in rows]
     whole = [size for of_round, visited in zip(sizes, rows, strict=True) for size in of_round[: len(visited) // 10]]
     assert sorted(whole, reverse=True) == whole
+    first = [of_round[0] for of_round in sizes]
+    assert sorted(set(first), reverse=True) == first
+
+
+def test_a_short_minibatch_makes_a_part_of_a_step():
+    epoch = _shards.Epoch(None, np.linspace(1, 0, 9)[np.newaxis], 2)
+    np.testing.assert_allclose([epoch.sizes(27, 10, i)[0] for i in (0, 1)], [[1, 0.75 * 0.3], [0.5, 0.25 * 0.4]])
 
 
 def test_an_exchange_is_even_and_loses_no_row():
