@@ -138,7 +138,8 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         if isinstance(X, Blocks):
             self._check_fitted()
             return in_blocks(X, self.predict, out)
-        return self.classes_[self._predicted(X, "classes", out)]
+        numbers = self._predicted(X, "classes", out)
+        return self.classes_[numbers]
 
     def predict_proba(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[np.floating]:
         """Probabilities of the classes: the softmax of the logits, computed in float64.

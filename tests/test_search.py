@@ -140,7 +140,12 @@ def test_models_side_by_side_in_parts(monkeypatch):
     monkeypatch.setattr(_sgd, "CACHED_BYTES", 2 * 2 * 10 * 64 * 4)
     seen = []
     train = _sgd.train
-    monkeypatch.setattr(_sgd, "train", lambda courses, *args: seen.append(len(courses)) or train(courses, *args))
+
+    def counted(courses, *args, **kwargs):
+        seen.append(len(courses))
+        return train(courses, *args, **kwargs)
+
+    monkeypatch.setattr(_sgd, "train", counted)
     search = searched(SoftmaxRegressionClassifierCV(param_grid=PATH, cv=3, max_iter=4, random_state=0), X, Y)
     assert seen[:4] == [2, 1, 2, 1]
     same_results(search, expected)
@@ -151,9 +156,9 @@ def test_candidates_share_their_passes():
     seen = []
     run = _sgd.run_epochs
 
-    def counted(source, training, rng, step_sizes, *args):
+    def counted(source, training, rng, step_sizes, *args, **kwargs):
         seen.append(step_sizes.shape[0])
-        return run(source, training, rng, step_sizes, *args)
+        return run(source, training, rng, step_sizes, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_sgd, "run_epochs", counted)
