@@ -26,9 +26,9 @@ class InMemory:
     known to be.
     """
 
-    # Whether an epoch may draw some rows more often than others; the number of its blocks; and how many times as noisy as those
-    # of one model the steps may be, as models that see different rows are averaged.
-    draws, n_groups, averaged = True, 1, 1
+    # Whether an epoch may draw some rows more often than others; the number of its blocks; how many times as noisy as those of
+    # one model the steps may be, as models that see different rows are averaged; and whether each epoch reads the rows anew.
+    draws, n_groups, averaged, is_read_anew = True, 1, 1, False
 
     def __init__(self, X, y=None, weight=None, rows=None, *, is_finite=False):
         self.n_samples, self._rows, self._order, self._is_finite = X.shape[0], rows, None, is_finite

@@ -144,6 +144,8 @@ def _which(blocks):
 class BlockSource(Described):
     """Rows that are read block by block in each epoch."""
 
+    is_read_anew = True
+
     def __init__(self, *sample, reader, numbers, extents, weighing, **what):
         super().__init__(*sample, **what)
         self.reader, self.numbers, self.extents, self.weighing = reader, numbers, extents, weighing

@@ -284,7 +284,7 @@ def run_epochs(source, training, rng, step_sizes, batch_size, average=None, *, b
                 total = total + training.run(block, None, step_sizes)
                 continue
             n_rows = order.shape[1]
-            piece = n_rows if average is None else average.n_batches * batch_size
+            piece = max(1, n_rows) if average is None else average.n_batches * batch_size  # all rows may have weight zero
             for first in range(0, n_rows, piece):
                 rows = np.ascontiguousarray(order[:, first : first + piece])
                 sizes = _sizes_of(rows.shape[1], step_sizes, n_done, batch_size, of_share=not source.draws)
@@ -313,9 +313,9 @@ def _sizes_of(n_rows, step_sizes, n_done, batch_size, *, of_share):
 def epochs_together(source, backend):
     """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer.
 
-    On CSR one: features that lag behind catch up at the end of a call.
+    On CSR one: features that lag behind catch up at the end of a call. Of rows that each epoch reads anew, too.
     """
-    if source.is_sparse:
+    if source.is_sparse or source.is_read_anew:
         return 1
     values = source.n_rows * (1 + source.row_values) * backend.n_outputs
     return int(min(max(1, TOGETHER_VALUES // values), EPOCHS_TOGETHER))

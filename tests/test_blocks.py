@@ -153,6 +153,18 @@ def name_of(params):
     return given if isinstance(given, str) else "dict" if given else None
 
 
+@pytest.mark.filterwarnings("ignore:A buffer of")
+def test_few_rows_of_positive_weight(small_buffer):
+    """So few that epochs of arrays in memory run together, and none at all in some buffers."""
+    weight = (np.arange(1797) < 400) * 1.0
+    for rows in (ROWS, 300):
+        model = make(max_iter=4, alpha=1e-3).fit(blocks_of(X, Y % 2, weight, rows=rows))
+        expected = make(max_iter=4, alpha=1e-3).fit(X[:400], Y[:400] % 2)
+        assert model.n_iter_ == 4
+        of_blocks, of_array = (objective(each, X[:400], Y[:400] % 2, 1e-3) for each in (model, expected))
+        assert of_blocks < 1.1 * of_array
+
+
 def test_the_order_follows_from_sizes(small_buffer, monkeypatch, tmp_path):
     """A memmap is fitted as an array in memory is, and both as blocks are where they are large."""
     monkeypatch.setattr(skdl._blocks, "LARGE_BYTES", X.nbytes - 1)
