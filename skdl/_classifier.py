@@ -352,7 +352,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             whole = None if blocks is None else read_whole(reader)
             if blocks is None or whole is not None:
                 X, y, sample_weight = whole or (X, y, sample_weight)
-                problem, y = self._pose(options, X, y, sample_weight, given_val)
+                names = None if whole is None else getattr(self, "feature_names_in_", None)
+                problem, y = self._pose(options, X, y, sample_weight, given_val, names)
             else:
                 if checkpoint is not None:
                     kept = Checkpoint(checkpoint, identity(options, reader, given_val))
@@ -383,9 +384,14 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             task.close()
         return self
 
-    def _pose(self, options, X, y, sample_weight, given_val):
-        """The `Problem` of arrays, and y as scikit-learn's checks have left it."""
+    def _pose(self, options, X, y, sample_weight, given_val, names=None):
+        """The `Problem` of arrays, and y as scikit-learn's checks have left it.
+
+        names: of the features, where the arrays were blocks that had some.
+        """
         X, y = _validation.validate_training(self, X, y, reset=True)
+        if names is not None:
+            self.feature_names_in_ = names
         classes, numbers = _validation.number_labels(y)
         if options.warm_start and hasattr(self, "coef_"):
             _validation.check_warm_start(self, classes, X.shape[1])

@@ -33,9 +33,7 @@ class Labels(NamedTuple):
     def merged(self, other):
         if np.array_equal(self.classes, other.classes) and self.classes.dtype == other.classes.dtype:
             return Labels(self.classes, self.totals + other.totals, self.n_rows + other.n_rows)
-        kinds = {"text" if a.dtype.kind in "OUS" else "numbers" for a in (self.classes, other.classes)}
-        if len(kinds) > 1:
-            raise ValueError("y holds numbers in some blocks and text in others: expected labels of one type.")
+        _validation.check_one_kind(self.classes, other.classes)
         classes = np.union1d(self.classes, other.classes)
         sums = np.zeros((2, len(classes)))
         for part in (self, other):

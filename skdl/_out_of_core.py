@@ -42,6 +42,7 @@ def joined(blocks):
     """One block of several."""
     if len(blocks) == 1:
         return blocks[0]
+    _validation.check_one_kind(*(block.y for block in blocks))
     X = [block.X for block in blocks]
     stack = sparse.vstack if sparse.issparse(X[0]) else np.concatenate
     weight = None

@@ -284,7 +284,8 @@ def run_epochs(source, training, rng, step_sizes, batch_size, average=None, *, b
                 total = total + training.run(block, None, step_sizes)
                 continue
             n_rows = order.shape[1]
-            piece = max(1, n_rows) if average is None else average.n_batches * batch_size  # all rows may have weight zero
+            # There are no rows where all of a block have weight zero.
+            piece = max(1, n_rows) if average is None else average.n_batches * batch_size
             for first in range(0, n_rows, piece):
                 rows = np.ascontiguousarray(order[:, first : first + piece])
                 sizes = _sizes_of(rows.shape[1], step_sizes, n_done, batch_size, of_share=not source.draws)

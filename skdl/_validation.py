@@ -266,6 +266,12 @@ def check_several(classes):
         )
 
 
+def check_one_kind(*labels):
+    """Raise ValueError where some arrays of labels are numbers and others text: NumPy would make text of all."""
+    if len({"text" if each.dtype.kind in "OUS" else "numbers" for each in labels}) > 1:
+        raise ValueError("y holds numbers in some blocks and text in others: expected labels of one type.")
+
+
 def numbered(y):
     """Sorted classes and class numbers of labels."""
     if y.dtype.kind in "iu" and int(y.max()) - int(y.min()) < len(y):  # counting takes a third of the time of sorting

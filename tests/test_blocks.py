@@ -9,6 +9,7 @@ import warnings
 import dask.array
 import h5py
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -65,6 +66,18 @@ def test_blocks_that_fit_into_memory_are_arrays(name, weight, backend):
 def test_any_sequence_is_blocks():
     parts = [(X[i : i + 300].tolist(), list(map(str, Y[i : i + 300]))) for i in range(0, 1797, 300)]
     same_model(make().fit(Blocks(parts)), make().fit(X.astype(float), Y.astype(str)))
+
+
+@pytest.mark.filterwarnings("ignore:A buffer of")
+def test_feature_names_of_data_frames(small_buffer, monkeypatch):
+    names = [f"pixel {j}" for j in range(64)]
+    frames = [(pd.DataFrame(X[i : i + 40], columns=names), Y[i : i + 40]) for i in range(0, 1797, 40)]
+    for n_bytes in (skdl._out_of_core.BUFFER_BYTES, 2**28):  # blocks that have no room, and that have
+        monkeypatch.setattr(skdl._out_of_core, "BUFFER_BYTES", n_bytes)
+        model = make().fit(X[:, :9], Y).fit(Blocks(frames))
+        assert_array_equal(model.feature_names_in_, names)
+        assert model.score(Blocks(frames)) > 0.9
+        assert not hasattr(model.fit(blocks_of(X)), "feature_names_in_")
 
 
 def orders(options_seed, n_blocks, n_groups, n_epochs):
@@ -438,6 +451,15 @@ LATER = {
 @pytest.mark.parametrize(("change", "message"), FAULTS.values(), ids=FAULTS)
 def test_faults_in_the_first_pass(change, message, small_buffer):
     fails_as_said(Faulty(change), message)
+
+
+@pytest.mark.parametrize("piece_bytes", [1000, 2**25])
+def test_labels_of_two_kinds(piece_bytes, small_buffer, monkeypatch):
+    """NumPy would make text of all of them, where blocks are joined."""
+    monkeypatch.setattr(skdl._out_of_core, "PIECE_BYTES", piece_bytes)
+    for n_bytes in (skdl._out_of_core.BUFFER_BYTES, 2**28):
+        monkeypatch.setattr(skdl._out_of_core, "BUFFER_BYTES", n_bytes)
+        fails_as_said(Faulty(*FAULTS["kind"][:1]), FAULTS["kind"][1])
 
 
 @pytest.mark.parametrize(("change", "message"), LATER.values(), ids=LATER)
