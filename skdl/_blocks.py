@@ -439,7 +439,8 @@ class _OfParquet:
                 missing = [name for name in self._columns() if name not in file.schema_arrow.names]
                 if missing:
                     raise ValueError(f"{each} has no column {missing[0]!r}: it has {file.schema_arrow.names}.")
-                self._groups += [(each, group) for group in range(file.num_row_groups)]
+                groups = range(file.num_row_groups)
+                self._groups += [(each, group) for group in groups if file.metadata.row_group(group).num_rows]
         if not self._groups:
             raise ValueError(f"{path} has no rows.")
 
@@ -474,9 +475,14 @@ class _OfParquet:
 
 def _lists(column):
     """(n_rows, n_features) of a column whose cells are lists."""
-    values = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
-    if column.null_count or len(values) % len(column):
+    import pyarrow.compute
+
+    if not hasattr(column.type, "value_type"):
+        raise TypeError(f"the features' column holds values of type {column.type}: expected lists of numbers.")
+    lengths = pyarrow.compute.list_value_length(column).to_numpy()
+    if column.null_count or (lengths != lengths[0]).any():
         raise ValueError("the lists of the features' column are not all of one length.")
+    values = np.concatenate([chunk.flatten().to_numpy(zero_copy_only=False) for chunk in column.chunks])
     return values.reshape(len(column), -1)
 
 

@@ -349,6 +349,27 @@ def test_parquet(tmp_path, embedded):
         Blocks.from_parquet(tmp_path / "none", features, "label")
 
 
+def test_parquet_without_rows(tmp_path):
+    """Some writers leave such files and row groups."""
+    table = pa.table({"x": X[:, 20], "label": Y})
+    with pq.ParquetWriter(tmp_path / "a.parquet", table.schema) as file:
+        for part in (table[:0], table[:900], table[:0], table[900:]):
+            file.write_table(part)
+    pq.write_table(table[:0], tmp_path / "b.parquet")
+    assert_array_equal(read(Blocks.from_parquet(tmp_path, ["x"], "label"))[1], Y)
+    with pytest.raises(ValueError, match="has no rows"):
+        Blocks.from_parquet(tmp_path / "b.parquet", ["x"], "label")
+
+
+def test_parquet_of_uneven_lists(tmp_path):
+    """Also where their mean length is a whole number."""
+    pq.write_table(pa.table({"x": [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], "label": [0, 1, 0]}), tmp_path / "rows.parquet")
+    with pytest.raises(RuntimeError, match="not all of one length"):
+        make().fit(Blocks.from_parquet(tmp_path / "rows.parquet", "x", "label"))
+    with pytest.raises(RuntimeError, match="of type int64: expected lists"):
+        make().fit(Blocks.from_parquet(tmp_path / "rows.parquet", "label", "label"))
+
+
 @pytest.mark.parametrize("name", ARRAYS)
 @pytest.mark.parametrize("weight", [None, WEIGHT])
 @pytest.mark.parametrize("y", [Y, Y.astype(str), np.array([f"class {'x' * c}" for c in Y], dtype=object), Y > 4])
