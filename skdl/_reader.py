@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
+from sklearn.utils.validation import _num_samples
 
 from skdl import _validation
 from skdl._data import Block
@@ -160,12 +161,23 @@ def in_blocks(blocks, predict, out=None):
                 raise ValueError(
                     f"out has the shape {out.shape}, but there are more than {n_done} rows of shape {result.shape[1:]}."
                 )
+            if not _can_hold(out, result):
+                raise TypeError(
+                    f"out is of type {out.dtype}, which cannot hold what is predicted, of type {result.dtype}."
+                )
             out[rows], n_done = result, rows.stop
     if out is None:
         return np.concatenate(results)
     if n_done != len(out):
         raise ValueError(f"out has {len(out)} rows, but the blocks have {n_done}.")
     return out
+
+
+def _can_hold(out, result):
+    """Whether `out` can take numbers, rounded at most, or labels as they are."""
+    if result.dtype.kind == "f":
+        return np.can_cast(result.dtype, out.dtype, "same_kind")
+    return np.can_cast(result.dtype, out.dtype) or np.array_equal(result.astype(out.dtype), result)
 
 
 def parts_to_score(blocks):
@@ -175,6 +187,8 @@ def parts_to_score(blocks):
             if y is None:
                 raise ValueError(f"Block {i} has no labels: expected (X, y) or (X, y, sample_weight).")
             y = _validation.labels(y)
+            if len(y) != _num_samples(X):
+                raise ValueError(f"Block {i}: X has {_num_samples(X)} rows, but y has {len(y)}.")
             weight = _validation.check_weight(weight, len(y), allow_zeros=True)
             yield X, y, np.ones(len(y)) if weight is None else weight
 
