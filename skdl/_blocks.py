@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import operator
 import os
 import shutil
 import tempfile
@@ -81,7 +82,7 @@ class Blocks:
         return len(self._sequence)
 
     def __getitem__(self, i: int) -> Any:
-        return self._sequence[i]
+        return self._sequence[range(len(self))[operator.index(i)]]  # a loop ends where this raises IndexError
 
     def __repr__(self) -> str:
         return f"<{len(self)} blocks of {type(self._sequence).__name__.lstrip('_')}>"
@@ -531,8 +532,16 @@ def _write(blocks, folder):
     try:
         for i in range(len(blocks)):
             X, y, weight = blocks.read(i)
+            X = X if hasattr(X, "shape") else np.asarray(X)
             if y is None:
                 raise ValueError(f"block {i} has no labels: a cache is for data to fit.")
+            for part, of_rows in (("y", y), ("sample_weight", weight)):
+                if of_rows is not None and np.shape(of_rows)[:1] != X.shape[:1]:
+                    raise ValueError(
+                        f"block {i}: {part} has the shape {np.shape(of_rows)}, but X has {X.shape[0]} rows."
+                    )
+            if (weight is not None) != ("sample_weight" in files) and i > 0:
+                raise ValueError(f"block {i} {'lacks' if weight is None else 'has'} weights, unlike those before.")
             if sparse.issparse(X):
                 X = sparse.csr_array(X)
                 if n_features not in (None, X.shape[1]):

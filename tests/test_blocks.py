@@ -5,6 +5,7 @@ import sys
 import textwrap
 import threading
 import warnings
+from itertools import islice
 
 import dask.array
 import h5py
@@ -78,6 +79,24 @@ def test_feature_names_of_data_frames(small_buffer, monkeypatch):
         assert_array_equal(model.feature_names_in_, names)
         assert model.score(Blocks(frames)) > 0.9
         assert not hasattr(model.fit(blocks_of(X)), "feature_names_in_")
+
+
+class Made:
+    """Three blocks that are made on the way, whatever the number."""
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        return X[i : i + 5], Y[i : i + 5]
+
+
+def test_a_loop_over_blocks_ends():
+    blocks = Blocks(Made())
+    assert len(list(islice(blocks, 100))) == 3
+    assert_array_equal(blocks[-1][0], X[2:7])
+    with pytest.raises(TypeError, match="slice"):
+        blocks[:2]
 
 
 def orders(options_seed, n_blocks, n_groups, n_epochs):
@@ -264,6 +283,15 @@ def test_wrong_predictions():
     for shape in ((1796,), (1798,), (1797, 2)):
         with pytest.raises(ValueError, match="out has"):
             model.predict(blocks_of(X), out=np.empty(shape, int))
+    for wrong, labels in ((np.uint8, Y + 250), ("U3", np.array([f"class {c}" for c in Y]))):
+        with pytest.raises(TypeError, match="out is of type"):
+            make().fit(X, labels).predict(blocks_of(X), out=np.empty(len(X), wrong))
+    with pytest.raises(TypeError, match="out is of type int64, which cannot hold what is predicted, of type float32"):
+        model.predict_proba(blocks_of(X), out=np.empty((len(X), 10), int))
+    for right in (np.uint8, float):
+        assert_array_equal(model.predict(blocks_of(X), out=np.empty(len(X), right)), model.predict(X))
+    with pytest.raises(ValueError, match="Block 1: X has 9 rows, but y has 1"):
+        model.score(Blocks([(X[:9], Y[:9]), (X[:9], Y[:1])]))
     with pytest.raises(ValueError, match="out is for Blocks"):
         model.predict(X, out=np.empty(len(X), int))
     with pytest.raises(ValueError, match=r"Block 0: X has 60 features"):
@@ -394,6 +422,12 @@ def test_a_cache_that_cannot_be_written(tmp_path):
         different.cache(tmp_path / "cache")
     with pytest.raises(ValueError, match="no labels"):
         Blocks([X]).cache(tmp_path / "cache")
+    shifted = Blocks([(X[:5], Y[:6]), (X[5:10], Y[6:10])])
+    with pytest.raises(ValueError, match=r"block 0: y has the shape \(6,\), but X has 5 rows"):
+        shifted.cache(tmp_path / "cache")
+    for weights in ((None, WEIGHT[:5]), (WEIGHT[:5], None)):
+        with pytest.raises(ValueError, match=r"block 1 (has|lacks) weights, unlike those before"):
+            Blocks([(X[:5], Y[:5], weight) for weight in weights]).cache(tmp_path / "cache")
     assert list(tmp_path.iterdir()) == []
     code = """
         import resource, signal, sys
