@@ -55,6 +55,8 @@ class Problem(NamedTuple):
             for X, y, weight in self.held_out:
                 [(losses, correct)], _ = backend.predictor(X, None, y.astype(np.int32))(parameters, "losses")
                 sums += (weight * losses).sum(), (weight * correct).sum(), weight.sum()
+            if sums[2] == 0:
+                raise ValueError("Every row held out to validate with has weight zero: at least one must be > 0.")
             return sums[0] / sums[2], sums[1] / sums[2]
 
         return validate

@@ -19,6 +19,7 @@ BUFFER_BYTES = 2**28
 AHEAD = 4
 # A buffer with fewer blocks than these mixes sorted data too little (benchmarks/scale.py).
 ENOUGH_BLOCKS = 100
+NO_LABELS = "it has no labels: expected (X, y) or (X, y, sample_weight)."
 
 
 class Form(NamedTuple):
@@ -50,6 +51,14 @@ class Checked(NamedTuple):
         return self.X.nnz if sparse.issparse(self.X) else self.X.size
 
 
+def asked_for(i, ask, *args):
+    """What ask(i, ...) returns; RuntimeError, naming block i, where it raises."""
+    try:
+        return ask(i, *args)
+    except Exception as error:
+        raise RuntimeError(f"Block {i} could not be read: {type(error).__name__}: {error}") from error
+
+
 class Reader:
     """Reads the blocks that an estimator is fitted with, one by one."""
 
@@ -64,15 +73,12 @@ class Reader:
 
         into: memory that X may be read into. then: numbers of blocks to come.
         """
-        try:
-            X, y, weight = self.blocks.read(i, into)
-            for coming in then:
-                self.blocks.announce(coming)
-        except Exception as error:
-            raise RuntimeError(f"Block {i} could not be read: {type(error).__name__}: {error}") from error
+        X, y, weight = asked_for(i, self.blocks.read, into)
+        for coming in then:
+            asked_for(coming, self.blocks.announce)
         try:
             if y is None:
-                raise ValueError("it has no labels: expected (X, y) or (X, y, sample_weight).")
+                raise ValueError(NO_LABELS)
             if not self._is_ready(X):
                 X, y = _validation.validate_training(self.estimator, X, y, reset=self.form is None)
             if not self._are_ready(y):
@@ -93,9 +99,16 @@ class Reader:
 
     def read_labels(self, i):
         """(y, sample_weight) of block i; X is not looked at, so that one in a file is not read."""
-        _, y, weight = self.blocks.parts(i)
-        y = _validation.labels(y)
-        return y, _validation.check_weight(weight, len(y), allow_zeros=True)
+        _, y, weight = asked_for(i, self.blocks.parts)
+        try:
+            if y is None:
+                raise ValueError(NO_LABELS)
+            y = _validation.labels(y)
+            if len(y) == 0:
+                raise ValueError("it has no rows: leave such blocks out.")
+            return y, _validation.check_weight(weight, len(y), allow_zeros=True)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Block {i}: {error}") from error
 
     def _is_ready(self, X):
         """Whether X needs no conversion, like most blocks of arrays: to find that out in general takes as long as reading."""
@@ -135,10 +148,7 @@ def read_ahead(blocks):
     """(X, y, sample_weight) of each block as it comes, read by a thread that is one block ahead."""
 
     def read(i, stopping):
-        try:
-            return blocks.read(i)
-        except Exception as error:
-            raise RuntimeError(f"Block {i} could not be read: {type(error).__name__}: {error}") from error
+        return asked_for(i, blocks.read)
 
     with closing(ahead(read, range(len(blocks)))) as parts:
         yield from parts

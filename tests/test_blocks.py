@@ -26,6 +26,7 @@ import skdl._out_of_core
 from skdl import Blocks, SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV
 from skdl._backends import get_backend
 from skdl._data import Block, InMemory
+from skdl._parameters import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -522,14 +523,33 @@ def test_faults_in_an_epoch(change, message, small_buffer):
     fails_as_said(Faulty(change, time=3), message)
 
 
-def fails_as_said(sequence, message):
+OF_LABELS = {
+    **{name: FAULTS[name] for name in ("reader", "labels", "weight", "kind", "parts")},
+    "rows": (lambda X, y: (X[:0], y[:0]), r"Block 200: it has no rows"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), OF_LABELS.values(), ids=OF_LABELS)
+def test_faults_in_the_pass_over_labels(change, message, small_buffer):
+    fails_as_said(Faulty(change), message, class_weight="balanced")
+
+
+@pytest.mark.filterwarnings("ignore:A buffer of")
+def test_blocks_held_out_without_weight(small_buffer):
+    held_out = skdl._out_of_core.hold_out_blocks(check(make(early_stopping=True)), 36)
+    weight = 1.0 - np.isin(np.arange(1797) // 50, held_out)
+    with pytest.raises(ValueError, match="Every row held out to validate with has weight zero"):
+        make(early_stopping=True).fit(blocks_of(X, Y, weight, rows=50))
+
+
+def fails_as_said(sequence, message, **params):
     """With one sentence, and the estimator as it was."""
-    model = make(max_iter=5).fit(X[:50], Y[:50])
+    model = make(max_iter=5, **params).fit(X[:50], Y[:50])
     before = fitted_state(model)
     with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
         model.fit(Blocks(sequence))
     assert fitted_state(model) == before
-    new = make()
+    new = make(**params)
     sequence.n_read = 0
     with pytest.raises((ValueError, TypeError, RuntimeError), match=message):
         new.fit(Blocks(sequence))
