@@ -101,7 +101,7 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def identity(options, reader, validation_set):
+def identity(options, reader, validation_set, begun_with):
     """What a fit and its checkpoint must have in common, in words and numbers."""
     parameters = {
         field.name: getattr(options, field.name) for field in fields(Options) if field.name not in WITHOUT_EFFECT
@@ -112,8 +112,13 @@ def identity(options, reader, validation_set):
         "parameters": ", ".join(f"{name}={value!r}" for name, value in parameters.items()),
         "processor": backend_for_statistics(options, reader.read(0).X).processor,
         "data": known_by(reader),
-        "validation set": hashlib.sha256(b"".join(map(_bytes, validation_set))).hexdigest()[:16],
+        "validation set": _hash(validation_set),
+        "first coefficients": _hash(begun_with),
     }
+
+
+def _hash(arrays):
+    return hashlib.sha256(b"".join(map(_bytes, arrays))).hexdigest()[:16]
 
 
 def known_by(reader):

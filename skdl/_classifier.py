@@ -356,7 +356,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
                 problem, y = self._pose(options, X, y, sample_weight, given_val, names)
             else:
                 if checkpoint is not None:
-                    kept = Checkpoint(checkpoint, identity(options, reader, given_val))
+                    begun_with = [getattr(self, "coef_", None), getattr(self, "intercept_", None)]
+                    begun_with = begun_with if options.warm_start else [None, None]
+                    kept = Checkpoint(checkpoint, identity(options, reader, given_val, begun_with))
                 has_own = any(given is not None for given in given_val)
                 own = partial(_validation.validate_held_out, self, *given_val) if has_own else None
                 problem = pose_blocks(options, reader, kept, own)

@@ -687,9 +687,13 @@ def test_a_killed_fit_goes_on_with_the_same_bits(kind, tmp_path):
 
 @pytest.fixture
 def interrupted(small_buffer, monkeypatch, tmp_path):
-    """A checkpoint of a fit, with its blocks and parameters."""
+    """A checkpoint of a fit."""
     monkeypatch.setattr(skdl._checkpoint, "INTERVAL", 0.0)
-    path, model = tmp_path / "fit.ckpt", make()
+    return interrupt(make(), tmp_path / "fit.ckpt", monkeypatch)
+
+
+def interrupt(model, path, monkeypatch):
+    """The path of the checkpoint that is left of a fit."""
 
     class Stop(Exception):
         pass
@@ -733,6 +737,20 @@ def test_a_checkpoint_of_another_fit_is_refused(interrupted, monkeypatch):
     monkeypatch.setenv("SKDL_INSTRUCTION_SET", "baseline")
     with pytest.raises(ValueError, match="of processor"):
         make().fit(blocks_of(X), checkpoint=interrupted)
+
+
+def test_a_checkpoint_of_a_warm_start(small_buffer, monkeypatch, tmp_path):
+    """It belongs to the coefficients that the fit began with."""
+    monkeypatch.setattr(skdl._checkpoint, "INTERVAL", 0.0)
+
+    def begun(n_rows=500):
+        return make(warm_start=True).fit(X[:n_rows], Y[:n_rows])
+
+    path = interrupt(begun(), tmp_path / "fit.ckpt", monkeypatch)
+    for other in (make(warm_start=True), begun(n_rows=400)):
+        with pytest.raises(ValueError, match="another fit, of first coefficients"):
+            other.fit(blocks_of(X), checkpoint=path)
+    same_model(begun().fit(blocks_of(X), checkpoint=path), begun().fit(blocks_of(X)))
 
 
 def test_a_wrong_checkpoint(interrupted, tmp_path):
