@@ -208,8 +208,10 @@ class Blocks:
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
             try:
-                _write(self, unfinished)
-                os.replace(unfinished, path)
+                folder = unfinished / path.name  # unlike `unfinished` itself, for others to read where the umask lets them
+                folder.mkdir()
+                _write(self, folder)
+                os.replace(folder, path)
             except OSError as error:
                 raise OSError(f"The blocks could not be written to {path}: {error}.") from error
             finally:

@@ -414,6 +414,7 @@ def test_cache(name, weight, y, tmp_path):
     again = Blocks([(None, None)]).cache(tmp_path / "new" / "cache")  # what is there is taken
     assert_array_equal(read(again)[1], y)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["cache"]
+    assert (tmp_path / "new" / "cache").stat().st_mode == (tmp_path / "new").stat().st_mode
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):
