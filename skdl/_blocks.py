@@ -208,7 +208,8 @@ class Blocks:
             path.parent.mkdir(parents=True, exist_ok=True)
             unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
             try:
-                folder = unfinished / path.name  # unlike `unfinished` itself, for others to read where the umask lets them
+                # Unlike `unfinished` itself it is for others to read, where the umask lets them.
+                folder = unfinished / path.name
                 folder.mkdir()
                 _write(self, folder)
                 os.replace(folder, path)
