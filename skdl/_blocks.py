@@ -232,14 +232,10 @@ def no_labels_beside(blocks, y, weight):
 def as_blocks(X, y, weight):
     """X if it is `Blocks`; Blocks of it if it is large; None where it is to be fitted as an array."""
     if isinstance(X, Blocks):
-        for name, given in (("y", y), ("sample_weight", weight)):
-            if given is not None:
-                raise ValueError(
-                    f"{name} is given, but X is Blocks, which have labels and weights of their own: pass None."
-                )
+        no_labels_beside(X, y, weight)
         return X
     if sparse.issparse(X):
-        is_large = X.format == "csr" and X.data.nbytes + X.indices.nbytes + X.indptr.nbytes > LARGE_BYTES
+        is_large = X.format == "csr" and sum(getattr(a, "nbytes", 0) for a in (X.data, X.indices, X.indptr)) > LARGE_BYTES
         return Blocks.from_arrays(X, y, weight) if is_large and y is not None else None
     n_bytes = getattr(X, "nbytes", 0)
     if not isinstance(n_bytes, int) or n_bytes <= LARGE_BYTES or len(getattr(X, "shape", ())) != 2:
