@@ -235,7 +235,9 @@ def as_blocks(X, y, weight):
         no_labels_beside(X, y, weight)
         return X
     if sparse.issparse(X):
-        is_large = X.format == "csr" and sum(getattr(a, "nbytes", 0) for a in (X.data, X.indices, X.indptr)) > LARGE_BYTES
+        arrays = (X.data, X.indices, X.indptr) if X.format == "csr" else ()
+        # What is malformed may be lists, which have no nbytes. It is refused later.
+        is_large = sum(getattr(array, "nbytes", 0) for array in arrays) > LARGE_BYTES
         return Blocks.from_arrays(X, y, weight) if is_large and y is not None else None
     n_bytes = getattr(X, "nbytes", 0)
     if not isinstance(n_bytes, int) or n_bytes <= LARGE_BYTES or len(getattr(X, "shape", ())) != 2:
