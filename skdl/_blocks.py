@@ -136,10 +136,12 @@ class Blocks:
         Raises
         ------
         TypeError
-            If X has no shape, or does not give rows by a slice.
+            If X is a path, has no shape, or does not give rows by a slice.
         ValueError
             If y or sample_weight has another length than X.
         """
+        if isinstance(X, str | os.PathLike):
+            raise TypeError(f"X is a {type(X).__name__}: expected an array, np.load(path, mmap_mode='r') for example.")
         shape = getattr(X, "shape", None)
         if shape is None:
             X = np.asarray(X)

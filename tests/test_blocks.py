@@ -573,6 +573,8 @@ def test_wrong_blocks(small_buffer):
             Blocks.from_arrays(X, **{"y": Y, **wrong})
     with pytest.raises(ValueError, match="tocsr"):
         Blocks.from_arrays(sparse.csc_array(X), Y)
+    with pytest.raises(TypeError, match=r"np\.load"):
+        Blocks.from_arrays("X.npy", Y)
     with pytest.raises(ValueError, match="shape"):
         Blocks.from_arrays(X[0], Y)
     with pytest.raises(ValueError, match="y is given, but X is Blocks"):
