@@ -10,7 +10,7 @@ model = SoftmaxRegressionClassifier()
 SoftmaxRegressionClassifier(lr="fast")  # wrong
 SoftmaxRegressionClassifier(learning_rate=0.1)  # wrong
 SoftmaxRegressionClassifier(lr_schedule="exponential")  # wrong
-model.fit(X)  # wrong
+model.fit(X, y, checkpoint=5)  # wrong
 model.fit(X, y, X_valid=X)  # wrong
 model.coef_.append(1.0)  # wrong
 model.predict_proba(X).argmax(axis="classes")  # wrong
