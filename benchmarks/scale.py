@@ -7,11 +7,11 @@ random      the same in random order, one epoch
 hashed      CSR in three files, 39 hashed features a row of 2^20, two classes: an epoch for a tenth of the rows and for all of
             them, and the log-loss of a million rows beside that of the fit in memory
 
-A row of MNIST is an image of the training set with noise of -16 to 15 on the pixels that are not 0; errors are those of the
-test set; sorted rows have any image of their class. --rows 40000000 are 31 GB. The fit runs in a process of its own whose memory, page cache included, is limited by
-Linux's control groups (which takes root) to --memory GB. Beside the time of an epoch stand the two that it cannot be below,
-measured in the same run: rows at the rate of an epoch in memory, and bytes at the rate of direct reads of 1 MiB at random
-places. Resident memory is the peak since the fit began. Writes scale.csv.
+A row of MNIST is an image of the training set with noise of -16 to 15 on the pixels that are not 0; sorted rows have any image
+of their class. Errors are those of the test set. --rows 40000000 are 31 GB. The fit runs in a process of its own whose memory,
+page cache included, is limited by Linux's control groups (which takes root) to --memory GB. Beside the time of an epoch stand
+the two that it cannot be below, measured in the same run: rows at the rate of an epoch in memory, and bytes at the rate of
+direct reads of 1 MiB at random places. Resident memory is the peak since the fit began. Writes scale.csv.
 """
 
 import argparse
