@@ -35,7 +35,7 @@ from skdl import Blocks, SoftmaxRegressionClassifier
 from skdl._blocks import _CSR
 
 CHUNK = 100_000
-# What alpha="auto" finds on the 60,000 images. Of many noisy copies of them it finds less, since it takes each for another image.
+# What alpha="auto" finds on the 60,000 images. Of many noisy copies of them it finds less: it takes each for another image.
 ALPHA = 6e-4
 HASHED_COLUMNS, HASHED_VALUES = 2**20, 39
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +125,8 @@ class Blocks:
             Memory maps, also those that CSR is made of, are read from their files, not by page faults.
         y : array-like of shape (n_samples,), default=None
             Class labels; only predictions need none.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weights >= 0.
+        sample_weight : array-like of shape (n_samples,) or float, default=None
+            Weights >= 0; a number is that of each row.
         rows : int, default=None
             Rows of a block. None: as many as take 2 MiB, or less of small arrays; whole chunks where X is stored in chunks.
 
@@ -150,6 +151,8 @@ class Blocks:
             raise ValueError(f"X has the shape {tuple(shape)}: expected (n_samples, n_features).")
         if sparse.issparse(X) and X.format != "csr":
             raise ValueError(f"X is sparse in the format {X.format!r}, which has no rows to take: pass X.tocsr().")
+        if isinstance(sample_weight, Real):
+            sample_weight = np.broadcast_to(float(sample_weight), (shape[0],))
         for name, other in (("y", y), ("sample_weight", sample_weight)):
             length = None if other is None else other.shape[0] if hasattr(other, "shape") else len(other)
             if length is not None and length != shape[0]:

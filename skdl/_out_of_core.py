@@ -139,7 +139,7 @@ def _which(blocks):
             _validation.check_finite(block.X)
         except ValueError:
             return f"Block {i}"
-    return f"Blocks {blocks[0][0]} to {blocks[-1][0]}"
+    return f"Block {blocks[0][0]}" if len(blocks) == 1 else f"Blocks {blocks[0][0]} to {blocks[-1][0]}"
 
 
 class BlockSource(Described):

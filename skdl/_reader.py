@@ -157,6 +157,8 @@ def read_ahead(blocks):
 def in_blocks(blocks, predict, out=None):
     """What predict(X) gives for each block, one after the other: in `out` if there is one."""
     results, n_done = [], 0
+    if out is not None and not (hasattr(out, "shape") and hasattr(out, "dtype")):
+        raise TypeError(f"out is a {type(out).__name__}: expected an array, of NumPy or memory-mapped.")
     with closing(read_ahead(blocks)) as parts:
         for i, (X, _, _) in enumerate(parts):
             try:

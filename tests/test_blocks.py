@@ -207,6 +207,7 @@ def test_the_order_follows_from_sizes(small_buffer, monkeypatch, tmp_path):
     same_model(in_memory, make().fit(np.load(tmp_path / "X.npy", mmap_mode="r"), Y, WEIGHT))
     same_model(in_memory, make().fit(blocks_of(X, Y, WEIGHT)))
     same_model(in_memory, make(n_jobs=2).fit(X, Y, WEIGHT))
+    same_model(make().fit(X, Y, np.full(len(Y), 2.0)), make().fit(X, Y, 2.0))
     assert (make().fit(X[1:], Y[1:]).coef_ != make().fit(blocks_of(X[1:], Y[1:])).coef_).any()
 
 
@@ -293,6 +294,8 @@ def test_wrong_predictions():
         assert_array_equal(model.predict(blocks_of(X), out=np.empty(len(X), right)), model.predict(X))
     with pytest.raises(ValueError, match="Block 1: X has 9 rows, but y has 1"):
         model.score(Blocks([(X[:9], Y[:9]), (X[:9], Y[:1])]))
+    with pytest.raises(TypeError, match="out is a list"):
+        model.predict(blocks_of(X), out=[])
     with pytest.raises(ValueError, match="out is for Blocks"):
         model.predict(X, out=np.empty(len(X), int))
     with pytest.raises(ValueError, match=r"Block 0: X has 60 features"):
