@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import InconsistentVersionWarning
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 
 from skdl import _softmax, _validation
@@ -35,6 +36,11 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
     """What estimators have in common whose fitted attributes are `coef_`, `intercept_`, `classes_` and so on."""
 
     _doc_link_module, _doc_link_template = "skdl", DOCUMENTATION
+    # Where results go is nothing that a meta-estimator could route.
+    __metadata_request__predict = {"out": UNUSED}  # noqa: RUF012
+    __metadata_request__predict_proba = {"out": UNUSED}  # noqa: RUF012
+    __metadata_request__predict_log_proba = {"out": UNUSED}  # noqa: RUF012
+    __metadata_request__decision_function = {"out": UNUSED}  # noqa: RUF012
 
     coef_: NDArray[np.floating]
     intercept_: NDArray[np.floating]

@@ -280,6 +280,13 @@ def test_predictions(name, method):
     assert model.score(blocks_of(ARRAYS[name], Y, WEIGHT)) == pytest.approx(model.score(ARRAYS[name], Y, WEIGHT))
 
 
+def test_out_is_no_metadata():
+    """Which scikit-learn would route to predictions."""
+    assert [name for name in dir(make()) if name.startswith("set_") and name.endswith("_request")] == [
+        "set_fit_request", "set_partial_fit_request", "set_score_request",
+    ]  # fmt: skip
+
+
 def test_wrong_predictions():
     model = make().fit(X, Y)
     for shape in ((1796,), (1798,), (1797, 2)):
