@@ -215,7 +215,7 @@ def fit_hashed(args, n_rows, in_memory, pipe):
     losses = -model.predict_log_proba(sparse.csr_array(X_test))[np.arange(len(y_test)), y_test.astype(int)]
     pipe.send(
         {
-            "case": f"hashed, {n_rows:,} rows, {'in memory' if in_memory else 'blocks'}", "epoch": f"{clock.epoch:.1f} s",
+            "case": f"{n_rows:,} rows, {'in memory' if in_memory else 'blocks'}", "epoch": f"{clock.epoch:.1f} s",
             "rows in memory": "", "direct reads": "", "ratio": "", "fit": f"{seconds:.0f} s",
             "resident": f"{memory:.0f} MB of {args.memory:g} GB{'' if is_limited else ' (not limited)'}",
             "error": "", "log-loss": f"{losses.mean():.4f}",
