@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from sklearn.utils.validation import _num_samples
 
 from skdl import _validation
 from skdl._data import Block
@@ -199,8 +198,9 @@ def parts_to_score(blocks):
             if y is None:
                 raise ValueError(f"Block {i} has no labels: expected (X, y) or (X, y, sample_weight).")
             y = _validation.labels(y)
-            if len(y) != _num_samples(X):
-                raise ValueError(f"Block {i}: X has {_num_samples(X)} rows, but y has {len(y)}.")
+            n_rows = X.shape[0] if hasattr(X, "shape") else len(X)  # CSR has no length
+            if len(y) != n_rows:
+                raise ValueError(f"Block {i}: X has {n_rows} rows, but y has {len(y)}.")
             weight = _validation.check_weight(weight, len(y), allow_zeros=True)
             yield X, y, np.ones(len(y)) if weight is None else weight
 
