@@ -77,3 +77,29 @@ def write_csv(path, rows):
 def read_csv(path):
     with open(path, newline="") as file:
         return list(csv.DictReader(file))
+
+
+class Clock:
+    """A callback that notes when epochs begin and end."""
+
+    def __init__(self):
+        self.begun, self.ended = [], []
+
+    def setup(self, estimator, context):
+        pass
+
+    def teardown(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        if context.task_name == "epoch":
+            self.begun.append(time.perf_counter())
+
+    def on_fit_task_end(self, estimator, context):
+        if context.task_name == "epoch":
+            self.ended.append(time.perf_counter())
+
+    @property
+    def epoch(self):
+        """Seconds of the median epoch."""
+        return float(np.median(np.subtract(self.ended, self.begun)))

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 from _data import images, log_loss
 from _machine import header
-from _timing import markdown, read_csv, write_csv
+from _timing import Clock, markdown, read_csv, write_csv
 from scipy import sparse
 
 from skdl import Blocks, SoftmaxRegressionClassifier
@@ -114,32 +114,6 @@ def direct_reads(path, n_blocks=1000, block=2**20):
     seconds = time.perf_counter() - begin
     os.close(file)
     return len(places) * block / seconds
-
-
-class Clock:
-    """A callback that notes when epochs begin and end."""
-
-    def __init__(self):
-        self.begun, self.ended = [], []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        if context.task_name == "epoch":
-            self.begun.append(time.perf_counter())
-
-    def on_fit_task_end(self, estimator, context):
-        if context.task_name == "epoch":
-            self.ended.append(time.perf_counter())
-
-    @property
-    def epoch(self):
-        """Seconds of the median epoch."""
-        return float(np.median(np.subtract(self.ended, self.begun)))
 
 
 def in_memory_rate(X, y, n_epochs=6):

@@ -20,7 +20,7 @@ import dask.array as da
 import numpy as np
 from _data import error, images, log_loss, logits
 from _machine import header
-from _timing import markdown
+from _timing import Clock, markdown
 from distributed import Client, LocalCluster
 from sklearn.base import clone
 
@@ -106,32 +106,12 @@ def accuracy(times=10):
                 yield row(what, (model.coef_, model.intercept_), seconds, model.alpha_)
 
 
-class EpochTimes:
-    """A callback that keeps the time at the end of each epoch."""
-
-    def __init__(self):
-        self.ends = []
-
-    def setup(self, estimator, context):
-        pass
-
-    def teardown(self, estimator, context):
-        pass
-
-    def on_fit_task_begin(self, estimator, context):
-        pass
-
-    def on_fit_task_end(self, estimator, context):
-        if context.task_name == "epoch":
-            self.ends.append(time.perf_counter())
-
-
 def epoch_seconds(estimator, X, y):
     """Seconds of the fastest epoch after the first, and of the fit: others on the machine make epochs slower, never faster."""
-    times = EpochTimes()
+    clock = Clock()
     start = time.perf_counter()
-    estimator.set_params(max_iter=N_EPOCHS, alpha=ALPHA).set_callbacks(times).fit(X, y)
-    return np.diff(times.ends).min(), time.perf_counter() - start
+    estimator.set_params(max_iter=N_EPOCHS, alpha=ALPHA).set_callbacks(clock).fit(X, y)
+    return np.diff(clock.ended).min(), time.perf_counter() - start
 
 
 def speed(times=100):
