@@ -81,13 +81,26 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
 
     # ---- prediction
 
-    def _predicted(self, X, output, out=None):
-        """One of `_softmax.OUTPUTS` for the rows of X, into `out` if there is one."""
-        self._check_fitted()
+    def _predictions(self, X, output, out, finish=None):
+        """One of `_softmax.OUTPUTS` for the rows of an array or of Blocks, of these in `out` if there is one.
+
+        finish: a function that makes of it what users get.
+        """
+
+        def predict(X):
+            result = self._predicted(X, output)
+            return result if finish is None else finish(result)
+
         if isinstance(X, Blocks):
-            return in_blocks(X, lambda part: self._predicted(part, output), out)
+            self._check_fitted()
+            return in_blocks(X, predict, out)
         if out is not None:
             raise ValueError("out is for Blocks: predictions of an array are new arrays.")
+        return predict(X)
+
+    def _predicted(self, X, output):
+        """One of `_softmax.OUTPUTS` for the rows of an array."""
+        self._check_fitted()
         X = _validation.validate_prediction(self, X)
         n_outputs = _softmax.n_outputs(len(self.classes_))
         _validation.check_model(self.coef_, self.intercept_, n_outputs, X.shape[1])
@@ -122,10 +135,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         logits : ndarray of shape (n_samples, n_classes), or (n_samples,) for two classes
             With two classes, > 0 means the second one. float64 where X or the coefficients are, else float32.
         """
-        if isinstance(X, Blocks):
-            self._check_fitted()
-            return in_blocks(X, self.decision_function, out)
-        return _softmax.decision_values(self._predicted(X, "logits", out))
+        return self._predictions(X, "logits", out, _softmax.decision_values)
 
     def predict(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """The most probable class of each row.
@@ -141,11 +151,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         y : ndarray of shape (n_samples,)
             Labels, of the type of `classes_`.
         """
-        if isinstance(X, Blocks):
-            self._check_fitted()
-            return in_blocks(X, self.predict, out)
-        numbers = self._predicted(X, "classes", out)
-        return self.classes_[numbers]
+        return self._predictions(X, "classes", out, lambda numbers: self.classes_[numbers])
 
     def predict_proba(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[np.floating]:
         """Probabilities of the classes: the softmax of the logits, computed in float64.
@@ -161,7 +167,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
             In the order of `classes_`, of the type of `decision_function`.
         """
-        return self._predicted(X, "probabilities", out)
+        return self._predictions(X, "probabilities", out)
 
     def predict_log_proba(self, X: MatrixLike | Blocks, out: NDArray[Any] | None = None) -> NDArray[np.floating]:
         """Logarithms of the probabilities, precise where a probability itself would be 0.
@@ -176,7 +182,7 @@ class SoftmaxModel(ClassifierMixin, BaseEstimator):
         -------
         log_probabilities : ndarray of shape (n_samples, n_classes)
         """
-        return self._predicted(X, "log_probabilities", out)
+        return self._predictions(X, "log_probabilities", out)
 
     def score(
         self, X: MatrixLike | Blocks, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None

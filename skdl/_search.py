@@ -492,10 +492,8 @@ class Rows:
 class Candidate(SoftmaxRegressionClassifier):
     """One of the estimators that a search compares; it predicts `Rows` where they are."""
 
-    def _predicted(self, X, output, out=None):
-        if isinstance(X, Rows):
-            return self._output_of(X.predicted, output, X.dtype)
-        return super()._predicted(X, output, out)
+    def _predicted(self, X, output):
+        return self._output_of(X.predicted, output, X.dtype) if isinstance(X, Rows) else super()._predicted(X, output)
 
 
 class Scorers:
