@@ -1,5 +1,6 @@
 """How far a model is from the optimum, and what to tell the user about it."""
 
+from contextlib import closing
 from enum import Enum, auto
 from functools import partial
 from typing import NamedTuple
@@ -82,15 +83,16 @@ def loss_and_gradient(W, source, backend, scaling, options):
         batch_size=batch_size,
     )
     total, gradient, before = 0.0, 0.0, 0.0
-    for block, order in source.blocks():
-        n_even = len(order) - len(order) % batch_size
-        for rows in (order[:n_even], order[n_even:]):  # a gradient is the mean of its minibatch
-            if len(rows):
-                size = min(batch_size, len(rows))
-                [[loss]] = training.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
-                [coef], [intercept] = training.velocity()
-                velocity = np.column_stack((coef, intercept)).astype(np.float64)
-                total, gradient, before = total + loss, gradient + size * (velocity - before), velocity
+    with closing(source.blocks()) as blocks:
+        for block, order in blocks:
+            n_even = len(order) - len(order) % batch_size
+            for rows in (order[:n_even], order[n_even:]):  # a gradient is the mean of its minibatch
+                if len(rows):
+                    size = min(batch_size, len(rows))
+                    [[loss]] = training.run(block, rows[np.newaxis], np.zeros((1, 1, ceil_div(len(rows), size))))
+                    [coef], [intercept] = training.velocity()
+                    velocity = np.column_stack((coef, intercept)).astype(np.float64)
+                    total, gradient, before = total + loss, gradient + size * (velocity - before), velocity
     return total / n_rows, gradient / n_rows
 
 
