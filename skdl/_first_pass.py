@@ -58,11 +58,22 @@ class Weighing(NamedTuple):
         if class_weight is not None:
             numbers = np.arange(len(labels.classes))
             of_class = _validation.combined_weight(class_weight, None, numbers, labels.classes, labels.totals)
-        counts = labels.n_rows if of_class is None else labels.n_rows * (of_class > 0)
-        totals = labels.totals if of_class is None else labels.totals * of_class
+        weighing = cls(labels.classes, of_class, np.nan)
+        totals, counts = weighing.weighed(labels)
         if not totals.any():
             raise ValueError("sample_weight and class_weight give every row weight zero: at least one must be > 0.")
-        return cls(labels.classes, of_class, totals.sum() / counts.sum())
+        if (counts > 0).sum() == 1:
+            raise ValueError(
+                "sample_weight, class_weight and validation leave rows of one class only to train on: "
+                "SoftmaxRegressionClassifier needs at least 2."
+            )
+        return weighing._replace(mean=totals.sum() / counts.sum())
+
+    def weighed(self, labels):
+        """Of each class the total weight and the number of its rows in training."""
+        if self.of_class is None:
+            return labels.totals, labels.n_rows
+        return labels.totals * self.of_class, labels.n_rows * (self.of_class > 0)
 
     def weigh(self, weight, y):
         """Weights (n,) of rows with class numbers y."""
@@ -166,7 +177,7 @@ class Found:
         labels, sample = self.labels, self.sample
         y = _validation.encode_labels(sample.y, labels.classes, "y")
         weighted = self.has_weights or weighing.of_class is not None
-        counts = labels.n_rows if weighing.of_class is None else labels.n_rows * (weighing.of_class > 0)
+        totals, counts = weighing.weighed(labels)
         n_rows = int(counts.sum())
         statistics = self.statistics
         return kind(
@@ -175,7 +186,7 @@ class Found:
             weighing.weigh(sample.weight, y) if weighted else None,
             n_rows=n_rows,
             total_weight=float(weighing.mean * n_rows),
-            class_totals=labels.totals if weighing.of_class is None else labels.totals * weighing.of_class,
+            class_totals=totals,
             statistics=statistics.statistics() if isinstance(statistics, ColumnTotals) else statistics,
             row_values=self.n_stored / max(1, n_rows) if sparse.issparse(sample.X) else sample.X.shape[1],
             **more,

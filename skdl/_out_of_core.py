@@ -110,14 +110,6 @@ def first_pass(reader, options, held_out):
         found.labels = found.labels.merged(labels)
     reader.has_seen_all = True
     _validation.check_several(found.labels.classes)
-    left = found.labels.n_rows > 0
-    if weighing is not None:
-        left &= weighing.of_class > 0
-    if left.sum() == 1:
-        raise ValueError(
-            "sample_weight, class_weight and validation leave rows of one class only to train on: "
-            "SoftmaxRegressionClassifier needs at least 2."
-        )
     return found, weighing or Weighing.of(None, found.labels), extents
 
 

@@ -140,12 +140,7 @@ def pose(options, runtime, parts, *, seed, rounds_per_epoch="auto", weighted=Fal
     exchange = _shards.Exchange(seed, n_held)
     labels, n_rows_of_parts = labels_of(runtime, parts, exchange)
     weighing, weighted = Weighing.of(options.class_weight, labels), weighted or options.class_weight is not None
-    counts = labels.n_rows if weighing.of_class is None else labels.n_rows * (weighing.of_class > 0)
-    if (counts > 0).sum() == 1:
-        raise ValueError(
-            "sample_weight, class_weight and validation leave rows of one class only to train on: "
-            "SoftmaxRegressionClassifier needs at least 2."
-        )
+    _, counts = weighing.weighed(labels)
     n_rows = int(counts.sum())
     options = with_epochs(options, n_rows)
     n_threads = runtime.n_threads
