@@ -395,8 +395,6 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         if names is not None:
             self.feature_names_in_ = names
         classes, numbers = _validation.number_labels(y)
-        if options.warm_start and hasattr(self, "coef_"):
-            _validation.check_warm_start(self, classes, X.shape[1])
         weight = _validation.check_weight(sample_weight, len(y))
         held_out = _validation.validate_held_out(self, *given_val, classes)
         return pose(options, X, numbers, classes, weight, held_out=held_out), y

@@ -199,6 +199,11 @@ class Described(InMemory):
         raise NotImplementedError
 
 
+def stacked(parts):
+    """The rows of several X of one kind, dense or CSR, in one."""
+    return sparse.vstack(parts, format="csr") if sparse.issparse(parts[0]) else np.concatenate(parts)
+
+
 def less_mean(X, mean):
     """Take the mean off the stored values of CSR, in place."""
     values = np.flatnonzero(mean[X.indices])

@@ -12,7 +12,7 @@ from skdl._auto import SAMPLE_ROWS as BATCH_ROWS
 from skdl._auto import SAMPLE_VALUES as BATCH_VALUES
 from skdl._auto import SAMPLED_BATCHES
 from skdl._backends import ColumnTotals, get_backend
-from skdl._data import Block, Described, InMemory
+from skdl._data import Block, Described, InMemory, stacked
 from skdl._evidence import FEWEST_ROWS, MOST_ROWS
 
 
@@ -111,11 +111,9 @@ class RandomRows(NamedTuple):
             return parts[0] if parts else self
         last = np.sort(np.concatenate([part.number for part in parts]))[: sample_size(self.X)][-1]
         parts = [part.up_to(last) for part in parts]
-        stack = sparse.vstack if sparse.issparse(self.X) else np.concatenate
-        X = stack([part.X for part in parts])
         return RandomRows(
             np.concatenate([part.number for part in parts]),
-            sparse.csr_array(X) if sparse.issparse(X) else X,
+            stacked([part.X for part in parts]),
             np.concatenate([part.y for part in parts]),
             np.concatenate([part.weight for part in parts]),
         )

@@ -6,13 +6,12 @@ from itertools import count
 from typing import NamedTuple
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils import check_random_state
 
 from skdl import _validation
 from skdl._backends import ceil_div
 from skdl._checkpoint import found_from_dict, found_to_dict
-from skdl._data import Described, less_mean
+from skdl._data import Described, less_mean, stacked
 from skdl._first_pass import Found, Labels, Weighing, backend_for_statistics
 from skdl._problem import Problem, with_epochs
 from skdl._reader import AHEAD, BUFFER_BYTES, ENOUGH_BLOCKS, Buffer, Checked, ahead
@@ -43,12 +42,11 @@ def joined(blocks):
     if len(blocks) == 1:
         return blocks[0]
     _validation.check_one_kind(*(block.y for block in blocks))
-    X = [block.X for block in blocks]
-    stack = sparse.vstack if sparse.issparse(X[0]) else np.concatenate
     weight = None
     if any(block.weight is not None for block in blocks):
         weight = np.concatenate([np.ones(len(b.y)) if b.weight is None else b.weight for b in blocks])
-    return Checked(stack(X), np.concatenate([block.y for block in blocks]), weight)
+    X, y = stacked([block.X for block in blocks]), np.concatenate([block.y for block in blocks])
+    return Checked(X, y, weight)
 
 
 class Extents(NamedTuple):

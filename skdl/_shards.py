@@ -15,7 +15,7 @@ from scipy import sparse
 from skdl import _validation
 from skdl._backends import ceil_div, get_backend
 from skdl._classifier import SoftmaxRegressionClassifier
-from skdl._data import Block, InMemory, less_mean
+from skdl._data import Block, InMemory, less_mean, stacked
 from skdl._first_pass import Found, Labels, backend_for_statistics, sample_size
 from skdl._reader import Form
 from skdl._sgd import with_model_axis
@@ -164,10 +164,8 @@ def joined(blocks):
     blocks = [block for block in blocks if block is not None]
     if len(blocks) < 2:
         return blocks[0] if blocks else None
-    stack = sparse.vstack if sparse.issparse(blocks[0].X) else np.concatenate
     X, y, weight = zip(*blocks, strict=True)
-    X = stack(X)
-    return Block(X, np.concatenate(y), None if weight[0] is None else np.concatenate(weight))
+    return Block(stacked(X), np.concatenate(y), None if weight[0] is None else np.concatenate(weight))
 
 
 def shuffled(blocks, seed):
