@@ -12,6 +12,7 @@ import scipy
 import sklearn
 
 import skdl
+from skdl._backends import instruction_set
 from skdl.openmp import _threads
 
 MEASURED_BYTES = 1 << 28  # well beyond the caches
@@ -27,7 +28,7 @@ def header():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     versions = f"Python {platform.python_version()}, NumPy {np.__version__}, SciPy {scipy.__version__}, "
     versions += f"scikit-learn {sklearn.__version__}, skdl {skdl.__version__}"
-    isa = _threads.isa()[1]
+    isa = instruction_set()[1]
     busy = f"load {os.getloadavg()[0]:.1f}"
     threads = _threads.max_threads(None)
     return f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GB, {busy}; {versions} ({isa}, {threads} threads)"

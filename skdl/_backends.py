@@ -79,6 +79,17 @@ class Training(Protocol):
         """Copies of their velocities, a tuple like `parameters`."""
 
 
+def instruction_set():
+    """Number and name of the instruction set in use: the widest, or what SKDL_INSTRUCTION_SET names."""
+    names = _kernels.instruction_sets()
+    name = os.environ.get("SKDL_INSTRUCTION_SET", names[-1])
+    if name not in names:
+        raise ValueError(
+            f"SKDL_INSTRUCTION_SET={name!r} is not supported by this processor; available: {', '.join(names)}."
+        )
+    return names.index(name), name
+
+
 def ceil_div(a, b):
     """a / b rounded up to a whole number."""
     return -(-a // b)

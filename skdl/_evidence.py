@@ -12,7 +12,7 @@ from scipy import sparse
 from scipy.special import logsumexp
 
 from skdl import _softmax
-from skdl._products import products
+from skdl._products import lanczos, products
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
@@ -49,32 +49,6 @@ def initial_alpha(scaling, q, n_rows, n_classes):
     return min(float(alpha), np.finfo(float).max)
 
 
-def lanczos(S, v):
-    """Eigenvalues of a symmetric matrix and how many there are of each, such that the sums of functions of them are right.
-
-    S multiplies vectors (n_features, n); v (n_features, PROBES) are random ones with a mean square of 1. Functions must be 0
-    at 0, where these have no part in the eigenvectors. Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
-    """
-    dtype, length = v.dtype, np.sqrt((v**2).sum(axis=0))
-    v = np.divide(v, length, out=np.zeros_like(v), where=length > 0)
-    diagonal, off_diagonal = np.zeros((2, STEPS, PROBES))
-    previous = np.zeros_like(v)
-    for i in range(STEPS):
-        w = S(v)
-        diagonal[i] = (v * w).sum(axis=0)
-        w -= diagonal[i].astype(dtype) * v + (off_diagonal[i - 1] if i else 0) * previous
-        norm = np.sqrt((w**2).sum(axis=0))
-        off_diagonal[i] = np.where(norm > np.sqrt(np.finfo(dtype).eps) * diagonal[0], norm, 0.0)
-        previous, v = v, np.divide(w, norm, out=np.zeros_like(w), where=off_diagonal[i] > 0)
-    T = np.zeros((PROBES, STEPS, STEPS))
-    steps = np.arange(STEPS)
-    T[:, steps, steps] = diagonal.T
-    T[:, steps[1:], steps[:-1]] = T[:, steps[:-1], steps[1:]] = off_diagonal[:-1].T
-    eigenvalues, vectors = np.linalg.eigh(T)
-    counts = vectors[:, 0] ** 2 * (length.astype(np.float64) ** 2 / PROBES)[:, np.newaxis]
-    return np.maximum(eigenvalues, 0.0).ravel(), counts.ravel()
-
-
 class Spectrum(NamedTuple):
     """Eigenvalues of S = mean weight u u^T over a sample of the rows, and how many there are of each."""
 
@@ -84,18 +58,19 @@ class Spectrum(NamedTuple):
     n_rows: int
 
     @classmethod
-    def of(cls, U, weight, n_rows, scaling):
+    def of(cls, U, products_of_U, weight, n_rows, scaling):
         """That of a sample (n_sampled, n_features) of n_rows rows, dense or CSR, with weights of mean 1."""
         n_sampled, n_features = U.shape
         weight = (weight / n_sampled)[:, np.newaxis].astype(U.dtype)
-        multiply, multiply_transposed = products(U)
+        multiply, multiply_transposed = products_of_U
         if n_features <= SMALL:
             dense = weight * (U.toarray() if sparse.issparse(U) else U)
             eigenvalues = np.linalg.eigvalsh(multiply_transposed(dense).astype(np.float64))
             return cls(np.maximum(eigenvalues, 0.0), np.ones(n_features), n_sampled, n_rows)
         rng = np.random.default_rng(0)
         v = scaling.random_directions(lambda n_features: rng.choice([-1.0, 1.0], (n_features, PROBES)))
-        return cls(*lanczos(lambda v: multiply_transposed(weight * multiply(v)), v.astype(U.dtype)), n_sampled, n_rows)
+        found = lanczos(lambda v: multiply_transposed(weight * multiply(v)), v.astype(U.dtype), STEPS)
+        return cls(*found, n_sampled, n_rows)
 
     def trace(self, curvature, alpha):
         """Of S (curvature S + alpha)^-1, for each curvature (n_outputs,) of the loss along the logits.
@@ -189,11 +164,15 @@ class Sample:
         rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
         sample, weight = source.sample(rows)
         U = _in_units_of(self.q, scaling.apply(sample))
-        self.spectrum = Spectrum.of(U, weight / weight.mean(), source.n_rows, scaling)
+        products_of_U = products(U)
+        self.spectrum = Spectrum.of(U, products_of_U, weight / weight.mean(), source.n_rows, scaling)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
-        rows, self.weight = rows[:n_looked_at], weight[:n_looked_at]
-        self.y, self.squared_norm = source.block.y[rows], _squared_norms(U)[:n_looked_at]
-        self.predict = backend.predictor(source.X, rows)
+        self.y, self.weight = source.block.y[rows[:n_looked_at]], weight[:n_looked_at]
+        self.squared_norm, self._multiply = _squared_norms(U)[:n_looked_at], products_of_U[0]
+
+    def logits(self, coef, intercept):
+        """Those of a model in the units of U, (n_rows, n_outputs) float64."""
+        return self._multiply(coef.T)[: len(self.y)].astype(np.float64) + intercept
 
 
 class Evidence:
@@ -224,9 +203,9 @@ class Evidence:
         """
         sample = self._sample
         self.due = self.due[1:]
-        [logits], _ = sample.predict((coef[np.newaxis], intercept[np.newaxis]))
-        logits = logits.astype(np.float64)
-        coef = coef / sample.scaling.scale * sample.q * (sample.scaling.mean_square > 0)
+        coef, intercept = sample.scaling.scale_parameters(coef, intercept)
+        coef = coef * sample.q * (sample.scaling.mean_square > 0)
+        logits = sample.logits(coef, intercept)
         strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio
         growth = strength * (coef**2).sum() + l1_strength * abs(coef).sum()
         fall = -slope(logits, sample.y, sample.weight)

@@ -123,6 +123,10 @@ cdef extern from "_microkernels.h" nogil:
         void (*finish_lagged)(const skdl_task*, int64_t blk, int64_t piece, int64_t last) noexcept nogil
         void (*sparse_logits)(const skdl_task*, int64_t start, int64_t n_rows) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, double* total) noexcept nogil
+        void (*products)(const void* rows, int64_t n_rows, int64_t ld, const void* vectors, int64_t n,
+                         double* out) noexcept nogil
+        void (*transposed_products)(const void* rows, int64_t n_rows, int64_t ld, const void* vectors, int64_t n,
+                                    double* out) noexcept nogil
 
     ctypedef struct skdl_barrier:
         int stop
@@ -790,6 +794,26 @@ def column_statistics(
     with nogil, parallel(num_threads=n_threads, use_threads_if=n_threads > 1):
         column_statistics_worker(kernels, &task, &barrier, sizeof(real), total.shape[0], &total[0, 0, 0])
     raise_pending(barrier.stop == SKDL_STOP)
+
+
+def row_products(
+    const real[:, :, ::1] U not None,        # IN     (n_batches, n_rows, ld) padded with zeros to multiples of PAD
+    const real[:, :, ::1] vectors not None,  # IN     (n_batches, n, ld) likewise or, transposed, (n_batches, n, n_rows)
+    double[:, :, ::1] out not None,          # INOUT  (n_batches, n, n_rows) or, transposed, (n_batches, n, ld); zeros before
+    bint transposed,
+    int isa,
+):
+    """Products of all rows with a few vectors: v U^T or, transposed, p U."""
+    cdef int64_t batch
+    cdef const skdl_kernels* kernels = skdl_select_isa(isa, sizeof(real) == 8)
+    with nogil:
+        for batch in range(U.shape[0] if vectors.shape[1] > 0 else 0):
+            if transposed:
+                kernels.transposed_products(&U[batch, 0, 0], U.shape[1], U.shape[2], &vectors[batch, 0, 0], vectors.shape[1],
+                                            &out[batch, 0, 0])
+            else:
+                kernels.products(&U[batch, 0, 0], U.shape[1], U.shape[2], &vectors[batch, 0, 0], vectors.shape[1],
+                                 &out[batch, 0, 0])
 
 
 def sparse_column_statistics(

@@ -140,6 +140,8 @@ typedef struct {
     void (*finish_lagged)(const skdl_task *, int64_t blk, int64_t piece, int64_t last);
     void (*sparse_logits)(const skdl_task *, int64_t start, int64_t n_rows);
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
+    void (*products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out);
+    void (*transposed_products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out);
 } skdl_kernels;
 
 static inline double skdl_seconds(void)
@@ -252,6 +254,9 @@ static inline int64_t skdl_claim(int64_t *count) { return __atomic_fetch_add(cou
 #define WIDE_OUTPUTS 32
 #define PANEL_COLUMNS 128
 #define COLUMN_TILE 4
+/* Columns and rows of a panel of products of a few rows and vectors. */
+#define PRODUCT_COLUMNS 512
+#define PRODUCT_ROWS 128
 
 #define ISA baseline
 #define VECTOR_BYTES 16

@@ -179,12 +179,20 @@ INLINE float NAME(half)(uint16_t h)
 #if LANE_BYTES == 4 && VECTOR_BYTES == 64
 #define WIDENS
 INLINE V NAME(load_half)(const void *p) { return (V)_mm512_cvtph_ps(_mm256_loadu_si256(p)); }
-INLINE V NAME(load_uint8)(const void *p) { return (V)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(p))); }
+INLINE VI NAME(load_int_of_uint8)(const void *p) { return (VI)_mm512_cvtepu8_epi32(_mm_loadu_si128(p)); }
+INLINE VI NAME(squared)(VI x) { return (VI)_mm512_madd_epi16((__m512i)x, (__m512i)x); } /* of 16 bits at most */
+INLINE VI NAME(smaller)(VI a, VI b) { return (VI)_mm512_min_epi32((__m512i)a, (__m512i)b); }
+INLINE VI NAME(larger)(VI a, VI b) { return (VI)_mm512_max_epi32((__m512i)a, (__m512i)b); }
+INLINE V NAME(load_uint8)(const void *p) { return (V)_mm512_cvtepi32_ps((__m512i)NAME(load_int_of_uint8)(p)); }
 INLINE V NAME(load_int8)(const void *p) { return (V)_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(p))); }
 #elif LANE_BYTES == 4 && VECTOR_BYTES == 32
 #define WIDENS
 INLINE V NAME(load_half)(const void *p) { return (V)_mm256_cvtph_ps(_mm_loadu_si128(p)); }
-INLINE V NAME(load_uint8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(p))); }
+INLINE VI NAME(load_int_of_uint8)(const void *p) { return (VI)_mm256_cvtepu8_epi32(_mm_loadl_epi64(p)); }
+INLINE VI NAME(squared)(VI x) { return (VI)_mm256_madd_epi16((__m256i)x, (__m256i)x); } /* of 16 bits at most */
+INLINE VI NAME(smaller)(VI a, VI b) { return (VI)_mm256_min_epi32((__m256i)a, (__m256i)b); }
+INLINE VI NAME(larger)(VI a, VI b) { return (VI)_mm256_max_epi32((__m256i)a, (__m256i)b); }
+INLINE V NAME(load_uint8)(const void *p) { return (V)_mm256_cvtepi32_ps((__m256i)NAME(load_int_of_uint8)(p)); }
 INLINE V NAME(load_int8)(const void *p) { return (V)_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(p))); }
 #endif
 
@@ -284,14 +292,15 @@ INLINE void NAME(fetch_some)(skdl_fetch *fetch)
     }
 }
 
-INLINE void NAME(forward_tile)(const int n_outputs, skdl_fetch *fetch, const REAL *x, const REAL *w, int64_t width, int64_t ld,
-                               REAL *out, int64_t ldo)
+/* The products of FORWARD_ROWS rows and some outputs; `fetch` may be NULL. */
+INLINE void NAME(forward_tile)(const int n_outputs, skdl_fetch *fetch, const REAL *x, int64_t ldx, const REAL *w, int64_t width,
+                               int64_t ld, REAL *out, int64_t ldo)
 {
     V sum[FORWARD_ROWS][FORWARD_OUTPUTS] = {0};
     for (int64_t j = 0; j < width; j += LANES) {
-        NAME(fetch_some)(fetch);
+        if (fetch) NAME(fetch_some)(fetch);
         V xj[FORWARD_ROWS];
-        UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * width + j);
+        UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) xj[r] = NAME(load)(x + r * ldx + j);
         UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
             const V wj = NAME(load)(w + c * ld + j);
             UNROLLED_FOR (int r = 0; r < FORWARD_ROWS; r++) sum[r][c] += xj[r] * wj;
@@ -301,6 +310,16 @@ INLINE void NAME(forward_tile)(const int n_outputs, skdl_fetch *fetch, const REA
         NAME(horizontal_sums)(sum[0][c], sum[1][c], sum[2][c], sum[3][c], out + c * ldo);
 }
 
+/* TILE(outputs) with a constant. */
+#define FORWARD_TILES(N_OUTPUTS) \
+    switch (N_OUTPUTS) {         \
+    case 1: TILE(1); break;      \
+    case 2: TILE(2); break;      \
+    case 3: TILE(3); break;      \
+    case 4: TILE(4); break;      \
+    case 5: TILE(5); break;      \
+    case 6: TILE(6); break;      \
+    }
 /* TILE(outputs, vectors) with constants for both. */
 #define OUTPUT_TILES(N_OUTPUTS, VECTORS) \
     switch (N_OUTPUTS) {                 \
@@ -396,15 +415,8 @@ static void NAME(forward)(const skdl_task *t, skdl_fetch *fetch, int64_t start, 
             for (int64_t r = g; r < g + group && r < r1; r += FORWARD_ROWS) {
                 const REAL *xr = x + r * width;
                 REAL *o = out + c0 * t->scratch.chunk + r;
-#define TILE(C) NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, fetch, xr, w, width, t->model.ld, o, t->scratch.chunk)
-                switch (c1 - c0) {
-                case 1: TILE(1); break;
-                case 2: TILE(2); break;
-                case 3: TILE(3); break;
-                case 4: TILE(4); break;
-                case 5: TILE(5); break;
-                case 6: TILE(6); break;
-                }
+#define TILE(C) NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, fetch, xr, width, w, width, t->model.ld, o, t->scratch.chunk)
+                FORWARD_TILES(c1 - c0)
 #undef TILE
             }
         }
@@ -1014,11 +1026,75 @@ INLINE void NAME(statistics_tile)(const int n_vectors, const skdl_task *t, int64
     }
 }
 
+#ifdef WIDENS
+/* What whole numbers from 0 to 255 without weights add to the statistics of some columns: exactly, and in fewer instructions. */
+INLINE void NAME(add_bytes)(const skdl_task *t, int64_t n_rows, int64_t j, int64_t sum, int64_t square, int64_t least,
+                            int64_t most, double *total)
+{
+    const int64_t ld = t->model.ld, first = (int64_t)((const REAL *)t->first_row)[j];
+    REAL *low = (REAL *)t->extremes + j, *high = low + ld;
+    if (*low > least) *low = least;
+    if (*high < most) *high = most;
+    total[j] += sum - n_rows * first;
+    total[ld + j] += square - 2 * first * sum + n_rows * first * first;
+}
+
+INLINE void NAME(statistics_tile_of_bytes)(const int n_vectors, const skdl_task *t, int64_t start, int64_t n_rows, int64_t j,
+                                           double *total)
+{
+    const int64_t next = start + t->scratch.chunk;
+    VI sum[BACKWARD_VECTORS] = {0}, square[BACKWARD_VECTORS] = {0}, least[BACKWARD_VECTORS], most[BACKWARD_VECTORS] = {0};
+    UNROLLED_FOR (int k = 0; k < n_vectors; k++) least[k] = (VI){0} + 255;
+    for (int64_t r = 0; r < n_rows; r++) {
+        const char *row = NAME(row_address)(t, start + r, j);
+        if (next + r < t->n_order) /* each cache line once, whichever tile it begins in */
+            for (int64_t i = -j & 63; i < n_vectors * LANES; i += 64)
+                __builtin_prefetch(NAME(row_address)(t, next + r, j) + i, 0, 2);
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) {
+            const VI x = NAME(load_int_of_uint8)(row + k * LANES);
+            sum[k] += x;
+            square[k] += NAME(squared)(x);
+            least[k] = NAME(smaller)(least[k], x);
+            most[k] = NAME(larger)(most[k], x);
+        }
+    }
+    UNROLLED_FOR (int k = 0; k < n_vectors; k++)
+        for (int i = 0; i < LANES; i++)
+            NAME(add_bytes)(t, n_rows, j + k * LANES + i, sum[k][i], square[k][i], least[k][i], most[k][i], total);
+}
+
+static void NAME(statistics_of_bytes)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, double *total)
+{
+    int64_t j = t->scratch.block[blk], end = t->scratch.block[blk + 1];
+    if (end > t->data.n_features) end = t->data.n_features;
+    for (; j + BACKWARD_VECTORS * LANES <= end; j += BACKWARD_VECTORS * LANES)
+        NAME(statistics_tile_of_bytes)(BACKWARD_VECTORS, t, start, n_rows, j, total);
+    for (; j + LANES <= end; j += LANES) NAME(statistics_tile_of_bytes)(1, t, start, n_rows, j, total);
+    for (; j < end; j++) {
+        int64_t sum = 0, square = 0, least = 255, most = 0;
+        for (int64_t r = 0; r < n_rows; r++) {
+            const int64_t x = *(const uint8_t *)NAME(row_address)(t, start + r, j);
+            sum += x;
+            square += x * x;
+            if (x < least) least = x;
+            if (x > most) most = x;
+        }
+        NAME(add_bytes)(t, n_rows, j, sum, square, least, most, total);
+    }
+}
+#endif
+
 /* Adds the n_rows at `start` to the statistics of block blk: minimum and maximum to `extremes`, sum w (x - x0) and
  * sum w (x - x0)^2 to `total` (2, ld), where x0, the first row, keeps a large offset out of the squares. Sums over these rows
  * are computed in REAL and added up in double. */
 static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, double *total)
 {
+#ifdef WIDENS
+    if (t->data.storage == SKDL_UINT8 && !t->data.weight) {
+        NAME(statistics_of_bytes)(t, start, n_rows, blk, total);
+        return;
+    }
+#endif
     const int64_t j0 = t->scratch.block[blk], width = t->scratch.block[blk + 1] - j0;
     const REAL *x = (const REAL *)t->scratch.packed + t->scratch.chunk * j0;
     NAME(pack)(t, start, 0, n_rows, n_rows, blk);
@@ -1026,6 +1102,68 @@ static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, 
     for (; j + BACKWARD_VECTORS * LANES <= width; j += BACKWARD_VECTORS * LANES)
         NAME(statistics_tile)(BACKWARD_VECTORS, t, start, n_rows, x + j, width, j0 + j, total);
     for (; j < width; j += LANES) NAME(statistics_tile)(1, t, start, n_rows, x + j, width, j0 + j, total);
+}
+
+/* ---- products of a few rows and vectors --------------------------------------------------------------------------- */
+
+/* out (n, n_rows) += v (n, ld) U^T for U (n_rows, ld); n_rows is a multiple of FORWARD_ROWS. Sums over a panel of columns are
+ * computed in REAL and added up in double. */
+static void NAME(products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out)
+{
+    const REAL *U = (const REAL *)rows, *v = (const REAL *)vectors;
+    const int64_t n_tiles = NAME(n_tiles)(n, FORWARD_OUTPUTS);
+    for (int64_t j = 0; j < ld; j += PRODUCT_COLUMNS) {
+        const int64_t width = ld - j < PRODUCT_COLUMNS ? ld - j : PRODUCT_COLUMNS;
+        for (int64_t r = 0; r < n_rows; r += FORWARD_ROWS)
+            for (int64_t tile = 0; tile < n_tiles; tile++) {
+                const int64_t c0 = n * tile / n_tiles, c1 = n * (tile + 1) / n_tiles;
+                REAL part[FORWARD_OUTPUTS * FORWARD_ROWS];
+#define TILE(C)                                                                                                            \
+    NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, NULL, U + r * ld + j, ld, v + c0 * ld + j, width, ld, part, FORWARD_ROWS)
+                FORWARD_TILES(c1 - c0)
+#undef TILE
+                for (int64_t c = c0; c < c1; c++)
+                    for (int i = 0; i < FORWARD_ROWS; i++) out[c * n_rows + r + i] += part[(c - c0) * FORWARD_ROWS + i];
+            }
+    }
+}
+
+INLINE void NAME(transposed_products_tile)(const int n_outputs, const int n_vectors, const REAL *x, int64_t n_rows, int64_t ld,
+                                           const REAL *p, int64_t ldp, double *out)
+{
+    V sum[BACKWARD_OUTPUTS][BACKWARD_VECTORS] = {0};
+    for (int64_t r = 0; r < n_rows; r++)
+        UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
+            const REAL pr = p[c * ldp + r];
+            UNROLLED_FOR (int k = 0; k < n_vectors; k++) sum[c][k] += NAME(load)(x + r * ld + k * LANES) * pr;
+        }
+    UNROLLED_FOR (int c = 0; c < n_outputs; c++) {
+        REAL sums[BACKWARD_VECTORS * LANES];
+        UNROLLED_FOR (int k = 0; k < n_vectors; k++) NAME(store)(sums + k * LANES, sum[c][k]);
+        for (int i = 0; i < n_vectors * LANES; i++) out[c * ld + i] += sums[i];
+    }
+}
+
+/* out (n, ld) += p (n, n_rows) U, likewise by panels of rows. */
+static void NAME(transposed_products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out)
+{
+    const REAL *U = (const REAL *)rows, *p = (const REAL *)vectors;
+    const int64_t n_tiles = NAME(n_tiles)(n, BACKWARD_OUTPUTS);
+    for (int64_t r = 0; r < n_rows; r += PRODUCT_ROWS) {
+        const int64_t height = n_rows - r < PRODUCT_ROWS ? n_rows - r : PRODUCT_ROWS;
+        for (int64_t j = 0; j < ld;) {
+            const int64_t n_vectors = j + BACKWARD_VECTORS * LANES <= ld ? BACKWARD_VECTORS : 1;
+            for (int64_t tile = 0; tile < n_tiles; tile++) {
+                const int64_t c0 = n * tile / n_tiles, c1 = n * (tile + 1) / n_tiles;
+#define TILE(C, VECTORS)                                                                                             \
+    NAME(transposed_products_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, U + r * ld + j, height, ld, p + c0 * n_rows + r, \
+                                   n_rows, out + c0 * ld + j)
+                BACKWARD_TILES(c1 - c0, n_vectors);
+#undef TILE
+            }
+            j += n_vectors * LANES;
+        }
+    }
 }
 
 static const skdl_kernels NAME(kernels) = {
@@ -1042,10 +1180,13 @@ static const skdl_kernels NAME(kernels) = {
     .finish_lagged = NAME(finish_lagged),
     .sparse_logits = NAME(sparse_logits),
     .statistics = NAME(statistics),
+    .products = NAME(products),
+    .transposed_products = NAME(transposed_products),
 };
 
 #undef LANES
 #undef INLINE
+#undef FORWARD_TILES
 #undef OUTPUT_TILES
 #undef BACKWARD_TILES
 #undef UNROLLED_FOR

@@ -1,70 +1,75 @@
-"""Products of a few rows with a few vectors, for what the automatic choices ask of the data before the kernels run.
+"""Products of a few rows with a few vectors, and eigenvalues: what the automatic choices ask of the data.
 
-BLAS's threads would spin on for a while, on the cores that the first epoch needs (OpenBLAS issue 3187), and the bits would
-depend on their number; a limit on them is a state of the whole process, which fits in several threads would take from each
-other. So BLAS is given pieces that it multiplies without threads.
+By our own kernels, on one thread: the bits of BLAS would depend on its number of threads, which would spin on for a while on
+the cores that the first epoch needs (OpenBLAS issue 3187), and a limit on them is a state of the whole process, which fits in
+several threads would take from each other.
 """
 
 import numpy as np
 from scipy import sparse
 
-from skdl._backends import ceil_div
-
-# Values of a piece, its columns, and vectors that it is multiplied with at once.
-SMALL_PRODUCT, PIECE_COLUMNS, SMALL_VECTORS = 8192, 128, 16
+from skdl import _kernels
+from skdl._backends import ceil_div, instruction_set
 
 
 def products(U):
     """Functions of v (n_features, n) and p (n_rows, n) that return U v and U^T p, for CSR or dense U (n_rows, n_features).
 
-    U may be (n_batches, n_rows, n_features), dense, with v and p likewise for n up to SMALL_VECTORS.
+    U may be (n_batches, n_rows, n_features), dense, with v and p likewise.
     """
     if sparse.issparse(U):
         return lambda v: U @ v, lambda p: U.T @ p
     if U.ndim == 2:
         multiply, multiply_transposed = _dense_products(U[np.newaxis])
-
-        def few_at_once(multiply):
-            def multiply_all(v):
-                pieces = [v[np.newaxis, :, i : i + SMALL_VECTORS] for i in range(0, v.shape[1], SMALL_VECTORS)]
-                return np.concatenate([multiply(piece)[0] for piece in pieces], axis=1)
-
-            return multiply_all
-
-        return few_at_once(multiply), few_at_once(multiply_transposed)
+        return lambda v: multiply(v[np.newaxis])[0], lambda p: multiply_transposed(p[np.newaxis])[0]
     return _dense_products(U)
 
 
 def _dense_products(U):
-    n_batches, n_rows, n_features = U.shape
-    if n_rows * n_features <= SMALL_PRODUCT:
-        transposed = U.swapaxes(1, 2)
-        return lambda v: U @ v, lambda p: transposed @ p
-    columns, n_across = _pieces(n_features, PIECE_COLUMNS)
-    rows, n_down = _pieces(n_rows, SMALL_PRODUCT // columns)
-    pieces = _padded(U, n_down * rows, n_across * columns).reshape(n_batches, n_down, rows, n_across, columns)
-    pieces = np.ascontiguousarray(pieces.swapaxes(2, 3))
-    transposed = pieces.swapaxes(3, 4)
+    _, n_rows, n_features = U.shape
+    U, (number, _) = _padded(U, 2), instruction_set()
 
-    def multiply(v):
-        v = _padded(v, n_across * columns, v.shape[2]).reshape(n_batches, 1, n_across, columns, v.shape[2])
-        total = (pieces @ v).sum(axis=2, dtype=np.float64).astype(v.dtype)  # of many pieces, where rows are wide
-        return total.reshape(n_batches, n_down * rows, -1)[:, :n_rows]
+    def product(vectors, length, *, transposed):
+        vectors = _padded(vectors.swapaxes(1, 2).astype(U.dtype, copy=False), 1)
+        out = np.zeros((*vectors.shape[:2], U.shape[2 if transposed else 1]))
+        _kernels.row_products(U, vectors, out, transposed, number)
+        return out[..., :length].swapaxes(1, 2).astype(U.dtype)
 
-    def multiply_transposed(p):
-        p = _padded(p, n_down * rows, p.shape[2]).reshape(n_batches, n_down, 1, rows, p.shape[2])
-        return (transposed @ p).sum(axis=1).reshape(n_batches, n_across * columns, -1)[:, :n_features]
-
-    return multiply, multiply_transposed
+    return lambda v: product(v, n_rows, transposed=False), lambda p: product(p, n_features, transposed=True)
 
 
-def _pieces(n, at_most):
-    """Size and number of pieces that n is to be divided into, as even as can be."""
-    number = ceil_div(n, at_most)
-    return ceil_div(n, number), number
+def _padded(a, n_axes):
+    """a, C-contiguous, with zeros that make the last axes multiples of PAD."""
+    lengths = [ceil_div(length, _kernels.PAD) * _kernels.PAD for length in a.shape[-n_axes:]]
+    if lengths == list(a.shape[-n_axes:]):
+        return np.ascontiguousarray(a)
+    padded = np.zeros((*a.shape[:-n_axes], *lengths), a.dtype)
+    padded[tuple(map(slice, a.shape))] = a
+    return padded
 
 
-def _padded(a, n_rows, n_columns):
-    """a with zeros to the shape (..., n_rows, n_columns)."""
-    rows, columns = n_rows - a.shape[1], n_columns - a.shape[2]
-    return np.pad(a, [(0, 0), (0, rows), (0, columns)]) if rows or columns else a
+def lanczos(S, v, n_steps):
+    """Eigenvalues of a symmetric matrix and how many there are of each, such that the sums of functions of them are right.
+
+    S multiplies vectors (n_features, n_probes); v are random ones with a mean square of 1, from each of which n_steps are made.
+    Functions must be 0 at 0, where these have no part in the eigenvectors. The largest eigenvalue is found first, from below.
+    Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
+    """
+    dtype, n_probes, length = v.dtype, v.shape[1], np.sqrt((v**2).sum(axis=0))
+    v = np.divide(v, length, out=np.zeros_like(v), where=length > 0)
+    diagonal, off_diagonal = np.zeros((2, n_steps, n_probes))
+    previous = np.zeros_like(v)
+    for i in range(n_steps):
+        w = S(v)
+        diagonal[i] = (v * w).sum(axis=0)
+        w -= diagonal[i].astype(dtype) * v + (off_diagonal[i - 1] if i else 0) * previous
+        norm = np.sqrt((w**2).sum(axis=0))
+        off_diagonal[i] = np.where(norm > np.sqrt(np.finfo(dtype).eps) * diagonal[0], norm, 0.0)
+        previous, v = v, np.divide(w, norm, out=np.zeros_like(w), where=off_diagonal[i] > 0)
+    T = np.zeros((n_probes, n_steps, n_steps))
+    steps = np.arange(n_steps)
+    T[:, steps, steps] = diagonal.T
+    T[:, steps[1:], steps[:-1]] = T[:, steps[:-1], steps[1:]] = off_diagonal[:-1].T
+    eigenvalues, vectors = np.linalg.eigh(T)
+    counts = vectors[:, 0] ** 2 * (length.astype(np.float64) ** 2 / n_probes)[:, np.newaxis]
+    return np.maximum(eigenvalues, 0.0).ravel(), counts.ravel()

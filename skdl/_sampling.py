@@ -36,7 +36,9 @@ def lengths(source, scaling, rows=None):
                 square = U.data.astype(np.float64) ** 2
                 part = sparse.csr_array((square, U.indices, U.indptr), shape=U.shape).sum(axis=1)
             else:
-                part = np.einsum("nd,nd->n", U, U, dtype=np.float64)
+                part = np.einsum("nd,nd->n", U, U)
+                if not np.isfinite(part).all():  # float64, which takes ten times as long, has room for a corrupt row
+                    part = np.einsum("nd,nd->n", U, U, dtype=np.float64)
             length[start : start + n_piece] = np.sqrt(part)
     return length
 

@@ -5,6 +5,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from skdl import _kernels
+from skdl._backends import instruction_set
 from skdl._version import __version__
 from skdl.openmp import _threads
 
@@ -44,7 +45,7 @@ def show_versions() -> None:
         "OpenMP": "yes" if _kernels.OPENMP else "no: built without it, so fits run on one thread",
         "OpenCL": _opencl_devices(),
         "threads": _threads.max_threads(None),
-        "instruction set": f"{_threads.isa()[1]} (of {', '.join(_kernels.instruction_sets())})",
+        "instruction set": f"{instruction_set()[1]} (of {', '.join(_kernels.instruction_sets())})",
     }
     rows.update({package: _installed(package) for package in PACKAGES})
     for name, value in rows.items():

@@ -11,6 +11,7 @@ from sklearn.model_selection import train_test_split
 
 from skdl import SoftmaxRegressionClassifier, _evidence
 from skdl._evidence import FEWEST_ROWS, LARGEST_FACTOR, SMALL, Spectrum, by_evidence, margin_factor, slope
+from skdl._products import products
 from skdl._scaling import Scaling
 
 
@@ -21,7 +22,7 @@ def correlated(n, d, seed=0):
 
 
 def spectrum_of(U, weight, n_rows):
-    return Spectrum.of(U, weight, n_rows, Scaling.identity(U.shape[1]))
+    return Spectrum.of(U, products(U), weight, n_rows, Scaling.identity(U.shape[1]))
 
 
 def trace(U, weight, curvature, alpha):

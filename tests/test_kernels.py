@@ -2,6 +2,7 @@
 OpenCL's with the tiles of CPUs and of GPUs.
 """
 
+import os
 from copy import copy
 from importlib.util import find_spec
 
@@ -13,7 +14,7 @@ from scipy import sparse
 from scipy.special import log_softmax, softmax
 
 from skdl import _kernels, _softmax
-from skdl._backends import get_backend
+from skdl._backends import get_backend, instruction_set
 from skdl._data import InMemory
 from skdl._sgd import with_model_axis
 from skdl.openmp import _backend as _openmp
@@ -417,6 +418,34 @@ def test_column_statistics(kernel_path, storage, csr):
     np.testing.assert_allclose(variance, expected_variance, rtol=max(tolerance, 1e-6), atol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("isa", range(len(OPENMP_PATHS)))
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("n", [0, 1, 4, 13])
+def test_row_products(n, transposed, isa, dtype):
+    """Panels of columns and of rows, whole and broken ones; of several batches."""
+    rng = np.random.default_rng(0)
+    U = rng.integers(-3, 4, (2, 144, 1168)).astype(dtype)  # whole numbers: no sum is rounded
+    vectors = rng.integers(-3, 4, (2, n, 144 if transposed else 1168)).astype(dtype)
+    out = np.zeros((2, n, 1168 if transposed else 144))
+    _kernels.row_products(U, vectors, out, transposed, isa)
+    np.testing.assert_array_equal(out, vectors @ (U if transposed else U.swapaxes(1, 2)))
+
+
+@pytest.mark.parametrize("n_features", [5, 37, 400])
+def test_statistics_of_bytes_are_exact(n_features, kernel_path):
+    X = np.random.default_rng(0).integers(0, 256, (900, n_features), dtype=np.uint8)
+    X[0] = 255  # the row from which values are counted
+    X[:, 0] = 255
+    source = InMemory(X, np.zeros(900, int))
+    _, mean, variance, low, high = source.statistics(get_backend(kernel_path)(source, 1))
+    exact = X.astype(np.int64)
+    np.testing.assert_array_equal((low, high), (X.min(axis=0), X.max(axis=0)))
+    rtol = 1e-12 if os.environ.get("SKDL_INSTRUCTION_SET") in ("avx2", "avx512") else 1e-5
+    np.testing.assert_allclose(mean, exact.mean(axis=0), rtol=rtol)
+    np.testing.assert_allclose(variance, exact.var(axis=0), rtol=rtol, atol=1e-9)
+
+
 @pytest.mark.parametrize("d", [37, 200])  # threads share the rows, or the columns
 def test_column_statistics_by_threads(d, monkeypatch, many_parts):
     monkeypatch.setattr(_openmp, "STATISTICS_VALUES", 1)
@@ -509,7 +538,7 @@ def test_scratch_that_is_too_small(monkeypatch):
 def test_unknown_instruction_set(monkeypatch):
     monkeypatch.setenv("SKDL_INSTRUCTION_SET", "mmx")
     with pytest.raises(ValueError, match=r"SKDL_INSTRUCTION_SET='mmx'.*baseline"):
-        _threads.isa()
+        instruction_set()
 
 
 @pytest.mark.parametrize(

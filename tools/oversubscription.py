@@ -19,6 +19,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import SoftmaxRegressionClassifier
+from skdl._backends import instruction_set
 from skdl.openmp import _threads
 
 warnings.simplefilter("ignore")
@@ -48,7 +49,7 @@ def in_process(arguments):
 
 
 def measure(n_cores):
-    print(f"{n_cores} cores, {_threads.isa()[1]}, load {os.getloadavg()[0]:.1f}")
+    print(f"{n_cores} cores, {instruction_set()[1]}, load {os.getloadavg()[0]:.1f}")
     for name in DATA:
         print(name)
         alone = epoch_time(name, n_cores)

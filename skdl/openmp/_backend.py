@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _kernels
-from skdl._backends import compute_dtype, csr_statistics, moments
+from skdl._backends import compute_dtype, csr_statistics, instruction_set, moments
 from skdl.openmp import _memory, _threads
 from skdl.openmp._layouts import CSRLayout, DenseLayout, column_blocks, feature_blocks, model_lanes
 from skdl.openmp._predictor import Predictor
@@ -53,11 +53,11 @@ class Backend:
 
     @cached_property
     def isa(self):
-        return _threads.isa()[0]
+        return instruction_set()[0]
 
     @property
     def processor(self):
-        return _threads.isa()[1]
+        return instruction_set()[1]
 
     @cached_property
     def column_block(self):

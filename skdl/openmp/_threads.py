@@ -1,4 +1,4 @@
-"""How many threads there may be, how many are worth it, and with which instructions they compute."""
+"""How many threads there may be, and how many are worth it."""
 
 import os
 import time
@@ -51,14 +51,3 @@ def threads(n_jobs, useful):
 def useful_threads(flop):
     """Number of threads that have enough work in so many floating point operations between two barriers."""
     return 1 + int(flop // FLOP_PER_THREAD)
-
-
-def isa():
-    """Number and name of the instruction set in use: the widest, or what SKDL_INSTRUCTION_SET names."""
-    names = _kernels.instruction_sets()
-    name = os.environ.get("SKDL_INSTRUCTION_SET", names[-1])
-    if name not in names:
-        raise ValueError(
-            f"SKDL_INSTRUCTION_SET={name!r} is not supported by this processor; available: {', '.join(names)}."
-        )
-    return names.index(name), name
