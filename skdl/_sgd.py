@@ -43,8 +43,9 @@ from skdl._validation import check_model
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
 # model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps
-# Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most.
-TOGETHER_VALUES, EPOCHS_TOGETHER = 2**20, 4
+# Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most,
+# while the step holds, so that the mean over epochs is one of many, and while it falls.
+TOGETHER_VALUES, EPOCHS_TOGETHER, EPOCHS_TOGETHER_FALLING = 2**20, 4, 32
 # Bytes of coefficients and velocity of models that train side by side: from 1 to 4 MiB, the L2 caches, an epoch takes the least
 # time a model (768 features and 100 classes, 784 and 10 or 2).
 CACHED_BYTES = 2**21
@@ -311,7 +312,7 @@ def _sizes_of(n_rows, step_sizes, n_done, batch_size, *, of_share):
     return sizes
 
 
-def epochs_together(source, backend):
+def epochs_together(source, backend, *, holds):
     """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer.
 
     On CSR one: features that lag behind catch up at the end of a call. Of rows that each epoch reads anew, too.
@@ -319,7 +320,8 @@ def epochs_together(source, backend):
     if source.is_sparse or source.is_read_anew:
         return 1
     values = source.n_rows * (1 + source.row_values) * backend.n_outputs
-    return int(min(max(1, TOGETHER_VALUES // values), EPOCHS_TOGETHER))
+    most = EPOCHS_TOGETHER if holds else EPOCHS_TOGETHER_FALLING
+    return int(min(max(1, TOGETHER_VALUES // values), most))
 
 
 def with_model_axis(pair):
@@ -494,12 +496,11 @@ class Course:
         def for_x():
             return plan.lift(*current())
 
-        n_together = 1
-        if not options.early_stopping and self.average is None and options.lr_schedule != "constant":
-            n_together = epochs_together(source, backend)
+        run_together = not options.early_stopping and self.average is None and options.lr_schedule != "constant"
 
         def together(epoch):
             """The epoch before which somebody has to look at the model again."""
+            n_together = epochs_together(source, backend, holds=schedule.holds(epoch)) if run_together else 1
             at_the_latest = [epoch + n_together, schedule.next_change(epoch)]
             if evidence is not None:
                 at_the_latest.append(evidence.next_due)
