@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from functools import partial
 from os import PathLike
@@ -348,21 +349,22 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         options = check(self)
         with self._unchanged_on_error():
             blocks, given_val, kept = as_blocks(X, y, sample_weight), (X_val, y_val, sample_weight_val), None
-            reader = None if blocks is None else Reader(self, blocks)
+            probe = copy(self)  # validation sets attributes, which a fit in another thread would read
+            reader = None if blocks is None else Reader(probe, blocks)
             whole = None if blocks is None else read_whole(reader)
             if blocks is None or whole is not None:
                 X, y, sample_weight = whole or (X, y, sample_weight)
-                names = None if whole is None else getattr(self, "feature_names_in_", None)
-                problem, y = self._pose(options, X, y, sample_weight, given_val, names)
+                names = None if whole is None else getattr(probe, "feature_names_in_", None)
+                problem, y = probe._pose(options, X, y, sample_weight, given_val, names)
             else:
                 if checkpoint is not None:
                     begun_with = [getattr(self, "coef_", None), getattr(self, "intercept_", None)]
                     begun_with = begun_with if options.warm_start else [None, None]
                     kept = Checkpoint(checkpoint, identity(options, reader, given_val, begun_with))
                 has_own = any(given is not None for given in given_val)
-                own = partial(_validation.validate_held_out, self, *given_val) if has_own else None
+                own = partial(_validation.validate_held_out, probe, *given_val) if has_own else None
                 problem = pose_blocks(options, reader, kept, own)
-            features, start = self._features(), None
+            features, start = probe._features(), None
             if options.warm_start and hasattr(self, "coef_"):
                 _validation.check_warm_start(self, problem.classes, problem.source.n_features)
                 start = self.coef_, self.intercept_
@@ -440,8 +442,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         first = not hasattr(self, "classes_")
         classes = _validation.classes_of_stream(classes, None if first else self.classes_)
         with self._unchanged_on_error():
-            X, y = _validation.validate_training(self, X, y, reset=first)
-            features = self._features()
+            probe = copy(self)
+            X, y = _validation.validate_training(probe, X, y, reset=first)
+            features = probe._features()
             check_classification_targets(y)
             y = _validation.encode_labels(y, classes, "y")
             weight = _validation.check_weight(sample_weight, len(y))
@@ -480,6 +483,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
 
     def _store(self, solution, classes, features, of_epochs):
         """Set all fitted attributes at once: fits in several threads may end in any order, but a model is of one of them."""
+        if "feature_names_in_" not in features:
+            vars(self).pop("feature_names_in_", None)
         vars(self).update(
             classes_=classes,
             coef_=solution.coef,

@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Event
@@ -178,22 +177,25 @@ def test_fits_at_once_leave_the_threads_of_blas_alone():
 
 
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="BLAS has one thread on one core")
-def test_fits_of_one_estimator_at_once_leave_one_model(monkeypatch):
-    clf, other_is_done, solve = make(), Event(), _classifier.solve
+@pytest.mark.parametrize("step", ["pose", "solve"])
+def test_fits_of_one_estimator_at_once_leave_one_model(step, monkeypatch):
+    """One that waits, once its data are checked or its plan is made, while another one goes from beginning to end."""
+    clf, waits, other_is_done = make(), Event(), Event()
+    go_on = getattr(_classifier, step)
 
-    def solve_late(source, *args, **kwargs):
-        if source.n_features == 3:
+    def late(*args, **kwargs):
+        if (args[1].shape[1] if step == "pose" else args[0].n_features) == 3:
+            waits.set()
             assert other_is_done.wait(60)
-        return solve(source, *args, **kwargs)
+        return go_on(*args, **kwargs)
 
-    monkeypatch.setattr(_classifier, "solve", solve_late)
+    monkeypatch.setattr(_classifier, step, late)
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(clf.fit, X[:30, :3], Y[:30])
-        while not hasattr(clf, "n_features_in_"):
-            time.sleep(0.01)
+        first = pool.submit(clf.fit, X[:30, :3], Y[:30])
+        assert waits.wait(60)
         clf.fit(X[:40, :5], Y[:40] % 2)
         other_is_done.set()
-        late.result()
+        first.result()
     assert (clf.n_features_in_, clf.coef_.shape, len(clf.classes_)) == (3, (10, 3), 10)
     assert clf.predict(X[:5, :3]).shape == (5,)
 
