@@ -10,6 +10,9 @@ from skdl._backends import ceil_div
 from skdl._sampling import systematic_draws
 from skdl._validation import check_finite
 
+# Values whose means are looked up together: what is looked up stays in the processor's cache.
+PIECE_VALUES = 2**16
+
 
 class Block(NamedTuple):
     """Rows in memory. Shapes are those of `skdl._sgd`."""
@@ -206,5 +209,7 @@ def stacked(parts):
 
 def less_mean(X, mean):
     """Take the mean off the stored values of CSR, in place."""
-    values = np.flatnonzero(mean[X.indices])
-    X.data[values] -= mean[X.indices[values]].astype(X.dtype)
+    mean = mean.astype(X.dtype)
+    for start in range(0, X.nnz, PIECE_VALUES):
+        piece = slice(start, start + PIECE_VALUES)
+        X.data[piece] -= mean.take(X.indices[piece])

@@ -22,10 +22,11 @@ from sklearn.utils import check_random_state
 
 import skdl._blocks
 import skdl._checkpoint
+import skdl._data
 import skdl._out_of_core
 from skdl import Blocks, SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV
 from skdl._backends import get_backend
-from skdl._data import Block, InMemory
+from skdl._data import Block, InMemory, less_mean
 from skdl._parameters import check
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -532,6 +533,13 @@ def test_labels_of_two_kinds(piece_bytes, small_buffer, monkeypatch):
 @pytest.mark.parametrize(("change", "message"), LATER.values(), ids=LATER)
 def test_faults_in_an_epoch(change, message, small_buffer):
     fails_as_said(Faulty(change, time=3), message)
+
+
+def test_the_mean_is_taken_off_in_pieces(monkeypatch):
+    monkeypatch.setattr(skdl._data, "PIECE_VALUES", 7)
+    A, mean = ARRAYS["csr"].copy(), np.random.default_rng(0).normal(size=64)
+    less_mean(A, mean)
+    assert_array_equal(A.toarray(), np.where(X != 0, X - mean.astype(X.dtype), 0))
 
 
 OF_LABELS = {
