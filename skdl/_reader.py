@@ -80,6 +80,8 @@ class Reader:
                 raise ValueError(NO_LABELS)
             if not self._is_ready(X):
                 X, y = _validation.validate_training(self.estimator, X, y, reset=self.form is None)
+            elif sparse.issparse(X):
+                X = _validation.sound_csr(X)
             if not self._are_ready(y):
                 y = _validation.labels(y)
             if len(y) != X.shape[0]:
@@ -94,7 +96,7 @@ class Reader:
 
     def _are_ready(self, y):
         """The same of labels."""
-        return self.has_seen_all and type(y) is np.ndarray and y.ndim == 1 and y.dtype.kind in "iub"
+        return self.has_seen_all and type(y) in (np.ndarray, np.memmap) and y.ndim == 1 and y.dtype.kind in "iub"
 
     def read_labels(self, i):
         """(y, sample_weight) of block i; X is not looked at, so that one in a file is not read."""
@@ -111,14 +113,15 @@ class Reader:
 
     def _is_ready(self, X):
         """Whether X needs no conversion, like most blocks of arrays: to find that out in general takes as long as reading."""
+        values = X.data if sparse.issparse(X) and X.format == "csr" else X
         return (
             self.has_seen_all
-            and type(X) is np.ndarray
+            and type(values) is np.ndarray
             and X.shape[1:] == (self.form.n_features,)
-            and len(X) > 0
-            and X.dtype == self.form.dtype
-            and X.flags.c_contiguous
-            and X.flags.aligned
+            and X.shape[0] > 0
+            and values.dtype == self.form.dtype
+            and values.flags.c_contiguous
+            and values.flags.aligned
             and not hasattr(self.estimator, "feature_names_in_")
         )
 

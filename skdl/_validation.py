@@ -145,6 +145,11 @@ def check_finite(X, statistics=None, *, complete=False):
         )
 
 
+def sound_csr(X):
+    """X as CSR that the kernels may trust: no index leads out of bounds, and no place is stored twice."""
+    return _without_duplicates(as_csr(X))
+
+
 def as_csr(X):
     """X as CSR that leads neither scipy nor a kernel out of bounds, or ValueError.
 

@@ -469,7 +469,7 @@ def test_a_cache_that_cannot_be_written(tmp_path):
 class Faulty:
     """A sequence with something wrong in one block, from one time on that it is read."""
 
-    def __init__(self, change, block=200, time=1):
+    def __init__(self, change, block=200, time=1, X=X):
         self.change, self.block, self.time, self.n_read = change, block, time, 0
         self.blocks = blocks_of(X)
 
@@ -533,6 +533,46 @@ def test_labels_of_two_kinds(piece_bytes, small_buffer, monkeypatch):
 @pytest.mark.parametrize(("change", "message"), LATER.values(), ids=LATER)
 def test_faults_in_an_epoch(change, message, small_buffer):
     fails_as_said(Faulty(change, time=3), message)
+
+
+def with_part(name, *values):
+    """CSR that begins with other values in one of its parts."""
+
+    def change(X, y):
+        getattr(X, name)[: len(values)] = values
+        return X, y
+
+    return change
+
+
+def of_lists(X, y):
+    X.data = X.data.tolist()
+    return X, y
+
+
+LATER_OF_CSR = {
+    "index": (with_part("indices", 64), r"Block 200: X is not a valid CSR array: the index at position 0 is not in"),
+    "negative": (with_part("indices", -1), r"Block 200: X is not a valid CSR array: the index at position 0 is not in"),
+    "indptr": (with_part("indptr", 0, 9, 8), r"Block 200: X is not a valid CSR array: indptr decreases"),
+    "lists": (of_lists, r"Block 200: X is not a valid CSR array: data must be"),
+    "twice": (with_part("indices", 3, 3), r"Block 200 has changed: it has 5 rows with .* values, and had"),
+    "columns": (lambda X, y: (X[:, 1:], y), r"Block 200: X has 63 features"),
+    "type": (
+        lambda X, y: (X.astype(float), y),
+        r"Block 200: it has 64 columns of float64 \(CSR\), but the blocks before",
+    ),
+    "dense": (
+        lambda X, y: (X.toarray(), y),
+        r"Block 200: it has 64 columns of float32, but the blocks before have 64 .*CSR",
+    ),
+    "csc": (lambda X, y: (X.tocsc()[1:], y[1:]), r"Block 200 has changed: it has 4 rows"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), LATER_OF_CSR.values(), ids=LATER_OF_CSR)
+def test_faults_of_csr_in_an_epoch(change, message, small_buffer):
+    """No index leads a kernel out of bounds, however late it comes."""
+    fails_as_said(Faulty(change, time=3, X=ARRAYS["csr"]), message)
 
 
 def test_the_mean_is_taken_off_in_pieces(monkeypatch):
