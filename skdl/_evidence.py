@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import logsumexp
+from scipy.special import expit, logsumexp
 
 from skdl import _softmax
 from skdl._products import lanczos, products
@@ -142,17 +142,28 @@ def margin_factor(logits, y, weight, shares, untrained, n_rows):
     Without row i its logits would be about `logits` + (z_i - y_i) share_i; see `Spectrum.shares`. If the loss of these were
     smallest for logits t times as large, t > 1, the penalty holds W' down by that factor. `untrained` is the part of the
     slope by t for which a lack of training is the reason. That all rows are right does not mean that the next one will be: as
-    in Laplace's rule of succession one more row is counted, on the wrong side as far as the mean row is on the right one.
+    in Laplace's rule of succession one more row is counted, with the margin at which the lowest of n normal ones is expected,
+    sqrt(2 log n) standard deviations below their mean (Boucheron, Lugosi and Massart 2013, section 2.5).
     """
     left_out = logits + shares * residuals(logits, y)
-    untrained += max(0.0, np.average(margins(left_out, y), weights=weight)) / n_rows
-    if slope(left_out, y, weight) + untrained >= 0:
+    lowest = lowest_margin(margins(left_out, y), weight, n_rows)
+
+    def slope_at(t):
+        return slope(left_out, y, weight, t) - lowest * expit(-t * lowest) / n_rows + untrained
+
+    if slope_at(1.0) >= 0:
         return 1.0
     low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
     for _ in range(10):
         middle = (low + high) / 2
-        low, high = (middle, high) if slope(left_out, y, weight, np.exp(middle)) + untrained < 0 else (low, middle)
+        low, high = (middle, high) if slope_at(np.exp(middle)) < 0 else (low, middle)
     return float(np.exp(-SEPARABLE_POWER * low))
+
+
+def lowest_margin(sampled, weight, n_rows):
+    """The lowest that is to be expected of the margins of n_rows rows, given those of some of them."""
+    mean = np.average(sampled, weights=weight)
+    return mean - np.sqrt(2 * np.log(n_rows) * np.average((sampled - mean) ** 2, weights=weight))
 
 
 class Sample:

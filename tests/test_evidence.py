@@ -10,7 +10,16 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
 from skdl import SoftmaxRegressionClassifier, _evidence
-from skdl._evidence import FEWEST_ROWS, LARGEST_FACTOR, SMALL, Spectrum, by_evidence, margin_factor, slope
+from skdl._evidence import (
+    FEWEST_ROWS,
+    LARGEST_FACTOR,
+    SMALL,
+    Spectrum,
+    by_evidence,
+    lowest_margin,
+    margin_factor,
+    slope,
+)
 from skdl._products import products
 from skdl._scaling import Scaling
 
@@ -84,8 +93,9 @@ def test_margins():
     # The same, but all of the slope is a lack of training.
     untrained = -slope(logits, y, ones)
     assert margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), untrained, 1e9) == pytest.approx(1, abs=0.1)
-    # One row more, on the wrong side, counts the less the more rows there are.
-    few, many = (margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 0.0, n) for n in (4, 30))
+    # Margins that spread promise less of one row more, few of them less than many.
+    spread = np.linspace(0.2, 8, 200)[:, np.newaxis] * np.eye(3)[y]
+    few, many = (margin_factor(spread, y, ones, np.zeros((200, 3)), 0.0, n) for n in (30, 100))
     assert 1.1 / LARGEST_FACTOR < many < few / 2
     # Two classes, one logit.
     h = rng.normal(size=(20_000, 1)) * 2
@@ -93,6 +103,16 @@ def test_margins():
     assert margin_factor(h, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0, 1e9) == pytest.approx(1, abs=0.2)
     half = margin_factor(h / 2, y, np.ones(20_000), np.zeros((20_000, 1)), 0.0, 1e9)
     assert half == pytest.approx(2**-5, rel=0.3)
+
+
+def test_one_row_more_lies_about_where_the_lowest_does():
+    rng, weight = np.random.default_rng(0), np.arange(1000) % 3
+    many = rng.normal(3.0, 2.0, (500, 1000))
+    found = np.mean([lowest_margin(row, np.ones(1000), 1000) for row in many])
+    assert 0.8 < (3 - many.min(axis=1).mean()) / (3 - found) < 1
+    # Of a sample of the rows as of all; a weight of 2 is two rows.
+    assert_allclose(lowest_margin(many[0, :200], np.ones(200), 1000), found, atol=1)
+    assert_allclose(lowest_margin(many[0], weight, 999), lowest_margin(np.repeat(many[0], weight), np.ones(999), 999))
 
 
 def held_out_loss(X, y, seed=0, **params):
