@@ -198,14 +198,15 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     least twice that of the last update, and goes half way to what the evidence says, since the model is still on its way.
     After a `fit` the stream goes on from its `alpha_`.
 
-    What ``lr="auto"`` does in a stream. The step of `partial_fit` falls as the inverse square root of the rows seen, and
-    `coef_` is the polynomial-decay average of SGD's positions [9]_, in which early ones soon count nothing: at any moment
-    about as good as one epoch of a `fit` that knows where the stream ends. `half_life` bounds the rows that count in both. A
-    step on few rows is the share that they would have in a minibatch of `batch_size`; the first minibatches are smaller,
-    since early on many updates are worth more than smooth ones. Mean and scale are revised with each call. A column that
-    turns out to reach much further than before keeps its coefficient in the scaled coordinates, as in normalised online
-    learning [10]_, so that a first call with constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics
-    and its rows, each as ten rows of a stream, so that a few further rows hardly move its model.
+    What ``lr="auto"`` does in a stream. The step of `partial_fit` falls as the inverse square root of the rows seen, is
+    shorter where their weights are uneven, by the factor of Kish's effective sample size, and `coef_` is the polynomial-decay
+    average of SGD's positions [9]_, in which early ones soon count nothing: at any moment about as good as one epoch of a
+    `fit` that knows where the stream ends. `half_life` bounds the rows that count in both. A step on few rows is the share
+    that they would have in a minibatch of `batch_size`; the first minibatches are smaller, since early on many updates are
+    worth more than smooth ones. Mean and scale are revised with each call. A column that turns out to reach much further than
+    before keeps its coefficient in the scaled coordinates, as in normalised online learning [10]_, so that a first call with
+    constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics and its rows, each as ten rows of a stream,
+    so that a few further rows hardly move its model.
 
     What changes for :class:`~skdl.Blocks`, and for arrays of more than 4 GiB, which are visited in the same way: a first pass
     finds the classes, the statistics of the features and a sample of the rows; epochs visit the blocks in random order, and the

@@ -27,6 +27,7 @@ class Stream:
 
     n_rows: float = 0.0  # rows of positive weight so far, less what was forgotten of them
     total_weight: float = 0.0  # the sum of their weights
+    n_effective: float = 0.0  # of even weight, whose means would be as noisy as theirs
     n_visits: float = 0.0  # how many rows' steps the model rests on
     class_totals: np.ndarray | None = None  # of their sample weights alone, for class_weight="balanced"
     # Of rows so far, if anything asked for them: of a part that is over, and of the rows since.
@@ -53,6 +54,7 @@ class Stream:
         return cls(
             kept.get("n_rows", 0.0),
             kept.get("total_weight", 0.0),
+            kept.get("n_effective", kept.get("n_rows", 0.0)),
             kept.get("n_visits", 0.0),
             kept.get("class_totals"),
             *statistics,
@@ -63,7 +65,7 @@ class Stream:
         )
 
     def to_dict(self):
-        kept = {"n_rows": self.n_rows, "total_weight": self.total_weight, "n_visits": self.n_visits}
+        kept = {name: getattr(self, name) for name in ("n_rows", "total_weight", "n_effective", "n_visits")}
         if self.class_totals is not None:
             kept["class_totals"] = self.class_totals
         if self.alpha is not None:
@@ -92,6 +94,7 @@ class Stream:
             self,
             n_rows=share * self.n_rows,
             total_weight=share * self.total_weight,
+            n_effective=share * self.n_effective,
             n_visits=share * self.n_visits,
             class_totals=None if self.class_totals is None else share * self.class_totals,
         )
@@ -101,9 +104,21 @@ class Stream:
         return replace(self, class_totals=totals if self.class_totals is None else self.class_totals + totals)
 
     def joined(self, source, *, visits=1):
-        """With the rows of a call counted, but for their statistics."""
-        n_rows, total_weight = self.n_rows + source.n_rows, self.total_weight + source.total_weight
-        return replace(self, n_rows=n_rows, total_weight=total_weight, n_visits=self.n_visits + visits * source.n_rows)
+        """With the rows of a call counted, but for their statistics.
+
+        Weights w are worth (sum w)^2 / sum w^2 rows (Kish 1965).
+        """
+        total_weight = self.total_weight + source.total_weight
+        noise = (source.total_weight / total_weight) ** 2 * np.mean(source.weight**2) / source.n_rows
+        if self.n_rows > 0:
+            noise += (self.total_weight / total_weight) ** 2 / self.n_effective
+        return replace(
+            self,
+            n_rows=self.n_rows + source.n_rows,
+            total_weight=total_weight,
+            n_effective=1 / noise,
+            n_visits=self.n_visits + visits * source.n_rows,
+        )
 
     @property
     def has_doubled(self):
@@ -148,12 +163,14 @@ class Stream:
         """What a step of this call is of one that the rows would make if they were all there is.
 
         Weights count by their mean over all rows so far. With lr="auto" the step falls, too: that of an average may fall
-        slowly. It never exceeds the largest that is safe.
+        slowly. Uneven weights make it shorter by as much as they make gradients noisier. It never exceeds the largest that is
+        safe.
         """
         after = self.joined(source)
         share = (source.total_weight / source.n_rows) * (after.n_rows / after.total_weight)
         if options.lr == "auto":
-            share = min(1.0, share / np.sqrt(1 + self.visits_by(source) / (FALL_ROWS * source.n_features)))
+            fall = np.sqrt(1 + self.visits_by(source) / (FALL_ROWS * source.n_features))
+            share = min(1.0, share / fall * after.n_effective / after.n_rows)
         return max(share, SMALLEST_SHARE)
 
     def step_share(self, source, options, batch_size):
@@ -173,7 +190,7 @@ def stream_of_0_1(statistics, velocity, class_totals):
     """The dict of what version 0.1.0 kept; its rows had a mean weight of 1."""
     n_rows = float(class_totals.sum() if statistics is None else statistics[0])
     statistics = None if statistics is None else Statistics(*statistics)
-    return Stream(n_rows, n_rows, n_rows, class_totals, newer=statistics, velocity=velocity).to_dict()
+    return Stream(n_rows, n_rows, n_rows, n_rows, class_totals, newer=statistics, velocity=velocity).to_dict()
 
 
 def memory(half_life):

@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 
 from skdl import SoftmaxRegressionClassifier
+from skdl._data import InMemory
 from skdl._scaling import Statistics
 from skdl._stream import Stream
 
@@ -87,6 +88,31 @@ def test_weights_count_across_calls_where_the_step_is_chosen():
         model.partial_fit(X[100:200], Y[100:200], sample_weight=np.full(100, w))
     moves = [abs(model.coef_ - first).max() for model in models]
     assert moves[0] < 1e-4 * moves[1] < moves[1] < moves[2]
+
+
+@pytest.mark.parametrize("size", [10, 100, 1000])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_uneven_weights_make_no_noise(seed, size):
+    """In calls of 10 and 100 the loss was up to 2.5 times that of fit."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(6000, 20))
+    y = (x @ rng.normal(size=(20, 4)) * 0.5 + rng.gumbel(size=(6000, 4))).argmax(axis=1)
+    weight = np.exp(1.5 * rng.normal(size=6000))
+    model, whole = make(), make().fit(x[:3000], y[:3000], weight[:3000])
+    for first in range(0, 3000, size):
+        rows = slice(first, first + size)
+        model.partial_fit(x[rows], y[rows], classes=range(4), sample_weight=weight[rows])
+    losses = [log_loss(y[3000:], m.predict_proba(x[3000:])) for m in (model, whole)]
+    assert losses[0] < 1.1 * losses[1]
+
+
+def test_what_weights_are_worth():
+    def source(weight):
+        return InMemory(np.zeros((len(weight), 1)), np.zeros(len(weight)), np.array(weight))
+
+    stream = Stream().joined(source([1.0, 1.0])).joined(source([3e-200, 1e-200]))
+    assert stream.n_effective == pytest.approx(2)
+    assert Stream().joined(source([1.0, 1.0])).joined(source([3.0, 1.0])).n_effective == pytest.approx(36 / 12)
 
 
 @pytest.mark.parametrize("lr", [1e-3, "auto"])
@@ -178,6 +204,8 @@ def test_a_failed_call_leaves_a_stream_as_it_was():
 
 def test_a_dict_keeps_all_of_a_stream():
     one = Statistics(*(np.arange(3.0) for _ in Statistics._fields))
-    stream = Stream(3.0, 2.0, 30.0, np.ones(2), one, one, (np.ones((2, 3)), np.ones(2)), (np.zeros((2, 3)), np.ones(2)))
+    stream = Stream(
+        3.0, 2.0, 1.0, 30.0, np.ones(2), one, one, (np.ones((2, 3)), np.ones(2)), (np.zeros((2, 3)), np.ones(2))
+    )
     assert repr(Stream.from_dict(stream.to_dict())) == repr(stream)
     assert Stream.from_dict({}) == Stream() == Stream.from_dict(Stream().to_dict())
