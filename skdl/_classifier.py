@@ -206,7 +206,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
     worth more than smooth ones. Mean and scale are revised with each call. A column that turns out to reach much further than
     before keeps its coefficient in the scaled coordinates, as in normalised online learning [10]_, so that a first call with
     constant, tiny or far-away values fixes nothing. A `fit` leaves its statistics and its rows, each as ten rows of a stream,
-    so that a few further rows hardly move its model.
+    so that a few further rows hardly move its model. A row of a short call that would have more than a hundredth of the
+    leverage of all rows before is held for an error: it leaves mean and scale alone and counts with less weight, and a
+    warning says so; where such rows are more than one in 64, the data are believed to have changed.
 
     What changes for :class:`~skdl.Blocks`, and for arrays of more than 4 GiB, which are visited in the same way: a first pass
     finds the classes, the statistics of the features and a sample of the rows; epochs visit the blocks in random order, and the

@@ -11,6 +11,7 @@ from skdl._evidence import Evidence, Sample, initial_alpha
 from skdl._reduction import RowSpace, spans_little
 from skdl._sampling import (
     evenly_drawn,
+    far_rows,
     lengths,
     long_rows,
     may_hold_long_rows,
@@ -76,7 +77,9 @@ class Survey:
 
     def bounded(self, seen, standard, length):
         """See `with_bounded_leverage`."""
-        return self._once(("bounded", id(seen), id(standard)), with_bounded_leverage, seen, length)
+        return self._once(
+            ("bounded", id(seen), id(standard)), with_bounded_leverage, seen, length, standard, self.stream
+        )
 
     def drawn(self, seen, standard, length, options):
         """See `evenly_drawn`."""
@@ -181,6 +184,16 @@ def coordinates(source, options, backend, stream):
         return source.centred(scaling.mean) if source.is_sparse and scaling.mean.any() else source
 
     here = of_all = source.statistics(backend)
+    if stream is not None and stream.statistics is not None and stream.judges(source.n_rows):
+        before = standard_scaling(stream.statistics, of_all, source, options, backend)
+        varied = before.mean_square > 0
+        is_far = far_rows(lengths(centred(before), before.within(varied)), before, stream)
+        if varied.any() and is_far.any():
+            others = stream.statistics if is_far.all() else source.statistics(backend, source.rows[~is_far])
+            share = source.weight[~is_far].sum() / source.n_rows
+            here = here.with_columns(others, varied)._replace(total_weight=share * source.total_weight)
+            scaling = standard(here)[1]
+            return centred(scaling), here, scaling, lengths(centred(scaling), scaling.within(varied))
     length, (known, scaling) = None, standard(here)
     if not source.draws:
         warn_of_long_rows(source, scaling, known)

@@ -85,18 +85,38 @@ def long_rows(length):
     return length > LONG * np.quantile(positive, 0.75)
 
 
-def with_bounded_leverage(source, length):
-    """The source with less weight on rows that are still long, of which a warning tells. length: |u| of each row."""
+def far_rows(length, scaling, stream):
+    """Which rows of a short call, (n_rows,) bool, are errors as far as a `Stream` can tell: all may be.
+
+    They are those that would have more than a hundredth of the leverage of all rows before. length: |u| of each.
+    """
+    if not stream.judges(len(length)):
+        return np.zeros(len(length), dtype=bool)
+    return length**2 > most_leverage(scaling, stream)
+
+
+def most_leverage(scaling, stream):
+    """The |u|^2 that a row may have beside those of a `Stream`."""
+    return scaling.mean_square.sum() * max(LONG**2, LEVERAGE_OF_A_ROW * stream.n_rows)
+
+
+def with_bounded_leverage(source, length, scaling, stream):
+    """The source with less weight on rows that are still long, of which a warning tells. length: |u| of each row.
+
+    In a call of a `Stream` they may be long beside the rows before.
+    """
     weight, length = source.weight, _with_intercept(length)
-    is_long = long_rows(length)
-    if not is_long.any():
-        return source
-    held = weight * held_share(weight, length, is_long)
+    is_long, held, usual, row = long_rows(length), weight, np.median(length), "the median row"
+    if is_long.any():
+        held = weight * held_share(weight, length, is_long)
+    if stream is not None and (is_far := far_rows(length, scaling, stream)).any():
+        held = np.where(is_far, np.minimum(held, weight * most_leverage(scaling, stream) / length**2), held)
+        usual, row = np.sqrt(1 + scaling.mean_square.sum()), "the mean row before"
     n_reduced = (held < weight).sum()
     if n_reduced == 0:
         return source
     warn(
-        f"{n_reduced} of {len(length)} rows are up to {length.max() / np.median(length):.0f} times as long as the median row, "
+        f"{n_reduced} of {len(length)} rows are up to {length.max() / usual:.0f} times as long as {row}, "
         "in standardized features, and would set the step size alone: they count with less weight. Check or clip their values.",
     )
     return source.reweighted(held)

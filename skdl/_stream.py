@@ -15,6 +15,8 @@ from skdl._scaling import Statistics
 FALL_ROWS, FIT_VISITS, FIRST_UPDATES, FIRST_BATCH = 4, 10, 64, 8
 # How many visits a row of a later call that is far from all must outweigh; see `Stream.trust`.
 TRUSTED_VISITS = 256
+# Rows that are far from all others are errors as long as they are fewer than one in so many visits.
+VISITS_PER_ERROR = 64
 # The eta of polynomial-decay averaging, and how many minibatches lie between two positions that it takes in.
 DECAY, AVERAGE_BATCHES = 3, 8
 # A share of a step below this one changes no bit of a model.
@@ -29,6 +31,7 @@ class Stream:
     total_weight: float = 0.0  # the sum of their weights
     n_effective: float = 0.0  # of even weight, whose means would be as noisy as theirs
     n_visits: float = 0.0  # how many rows' steps the model rests on
+    n_far: float = 0.0  # of the rows, how many were so far away that they were taken for errors
     class_totals: np.ndarray | None = None  # of their sample weights alone, for class_weight="balanced"
     # Of rows so far, if anything asked for them: of a part that is over, and of the rows since.
     older: Statistics | None = None
@@ -56,6 +59,7 @@ class Stream:
             kept.get("total_weight", 0.0),
             kept.get("n_effective", kept.get("n_rows", 0.0)),
             kept.get("n_visits", 0.0),
+            kept.get("n_far", 0.0),
             kept.get("class_totals"),
             *statistics,
             pair("coef", "intercept"),
@@ -65,7 +69,7 @@ class Stream:
         )
 
     def to_dict(self):
-        kept = {name: getattr(self, name) for name in ("n_rows", "total_weight", "n_effective", "n_visits")}
+        kept = {name: getattr(self, name) for name in ("n_rows", "total_weight", "n_effective", "n_visits", "n_far")}
         if self.class_totals is not None:
             kept["class_totals"] = self.class_totals
         if self.alpha is not None:
@@ -96,6 +100,7 @@ class Stream:
             total_weight=share * self.total_weight,
             n_effective=share * self.n_effective,
             n_visits=share * self.n_visits,
+            n_far=share * self.n_far,
             class_totals=None if self.class_totals is None else share * self.class_totals,
         )
 
@@ -103,7 +108,7 @@ class Stream:
         """With the sample weights of a call counted, by class."""
         return replace(self, class_totals=totals if self.class_totals is None else self.class_totals + totals)
 
-    def joined(self, source, *, visits=1):
+    def joined(self, source, *, visits=1, n_far=0.0):
         """With the rows of a call counted, but for their statistics.
 
         Weights w are worth (sum w)^2 / sum w^2 rows (Kish 1965).
@@ -118,6 +123,7 @@ class Stream:
             total_weight=total_weight,
             n_effective=1 / noise,
             n_visits=self.n_visits + visits * source.n_rows,
+            n_far=self.n_far + n_far,
         )
 
     @property
@@ -137,12 +143,12 @@ class Stream:
         return self.older.merged(self.newer)
 
     def with_statistics(self, here):
-        """With those of a call that is not yet joined, if any were taken.
+        """With those of a call that is not yet joined, if any were taken, of any rows.
 
         Rows of the beginning that lie far from all others would set mean and scale for good. So where the newer rows are half
         of all, the older ones are dropped.
         """
-        if here is None:
+        if here is None or here.total_weight == 0:
             return self
         if self.newer is None:
             return replace(self, newer=here)
@@ -178,6 +184,10 @@ class Stream:
         share = self.weight_share(source, options)
         return share * min(1.0, batch_size / full_batch(options.batch_size)) if options.lr == "auto" else share
 
+    def judges(self, n_rows):
+        """Whether rows of so short a call are errors where they are far from all before: if many are, the data have changed."""
+        return self.n_visits >= VISITS_PER_ERROR * (self.n_far + n_rows)
+
     def trust(self, source):
         """How much further than before a column may reach in a call before that tells against the model.
 
@@ -190,7 +200,7 @@ def stream_of_0_1(statistics, velocity, class_totals):
     """The dict of what version 0.1.0 kept; its rows had a mean weight of 1."""
     n_rows = float(class_totals.sum() if statistics is None else statistics[0])
     statistics = None if statistics is None else Statistics(*statistics)
-    return Stream(n_rows, n_rows, n_rows, n_rows, class_totals, newer=statistics, velocity=velocity).to_dict()
+    return Stream(n_rows, n_rows, n_rows, n_rows, 0.0, class_totals, newer=statistics, velocity=velocity).to_dict()
 
 
 def memory(half_life):

@@ -154,6 +154,32 @@ def test_a_row_that_is_a_thousand_times_too_large_does_no_harm():
     assert loss(streamed(model, AS_LOADED[1000:1200], 20), AS_LOADED[1000:]) < before
 
 
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("factor", [1e3, 1e6])
+@pytest.mark.parametrize("n_rows", [1, 3, 4])
+@pytest.mark.parametrize("begun", ["fit", "stream"])
+def test_a_corrupt_row_of_a_short_call_is_named_and_does_no_harm(begun, n_rows, factor, container):
+    first, x = AS_LOADED[:1000], X[1000 : 1000 + n_rows].copy()
+    fitted = make().fit(container(X[first]), Y[first]) if begun == "fit" else streamed(make(), first, 50, Y, container)
+    before, scale = loss(fitted, AS_LOADED[1100:]), fitted.scale_
+    x[0] *= factor
+    with pytest.warns(UserWarning, match=f"1 of {n_rows} rows are up to .*count with less weight"):
+        fitted.partial_fit(container(x), Y[1000 : 1000 + n_rows])
+    assert loss(fitted, AS_LOADED[1100:]) < 1.01 * before
+    if container is np.asarray:  # columns of short calls of CSR may be full, which changes their scale
+        assert_allclose(fitted.scale_, scale, rtol=0.05)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_rows_that_all_are_far_are_no_errors(size):
+    """After 300 rows in another unit: so few rows of a stream are errors, and these are many."""
+    model = make().partial_fit(1e-9 * X[TRAIN[:300]], Y[TRAIN[:300]], classes=range(10))
+    with pytest.warns(UserWarning, match="count with less weight") as caught:
+        streamed(model, TRAIN[300:600], size)
+    assert len(caught) < 10
+    assert loss(model) < 2  # where the scales of the first rows leave 30
+
+
 @pytest.mark.parametrize("size", [1, 50])
 def test_a_half_life_follows_drift(size):
     drifted = np.random.default_rng(1).permutation(10)[Y]
@@ -205,7 +231,7 @@ def test_a_failed_call_leaves_a_stream_as_it_was():
 def test_a_dict_keeps_all_of_a_stream():
     one = Statistics(*(np.arange(3.0) for _ in Statistics._fields))
     stream = Stream(
-        3.0, 2.0, 1.0, 30.0, np.ones(2), one, one, (np.ones((2, 3)), np.ones(2)), (np.zeros((2, 3)), np.ones(2))
+        3.0, 2.0, 1.0, 30.0, 1.0, np.ones(2), one, one, (np.ones((2, 3)), np.ones(2)), (np.zeros((2, 3)), np.ones(2))
     )
     assert repr(Stream.from_dict(stream.to_dict())) == repr(stream)
     assert Stream.from_dict({}) == Stream() == Stream.from_dict(Stream().to_dict())
