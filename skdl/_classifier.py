@@ -347,7 +347,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         ConvergenceWarning
             If the objective is more than 5 % of the optimum and more than 0.005 above the optimum, as estimated from its
             gradient and curvature. Large data after fewer than 20 epochs are judged by the number of updates and the loss
-            alone. There is none with `early_stopping`, or where a callback has stopped the fit.
+            alone. Also if ``alpha="auto"`` has collapsed under a numeric `lr` that is far too large. There is none with
+            `early_stopping`, or where a callback has stopped the fit.
         """
         options = check(self)
         with self._unchanged_on_error():

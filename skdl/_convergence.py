@@ -32,6 +32,10 @@ CURVATURE_ROWS, DIFFERENCE = 2048, 0.03
 DIAGONAL_SHARE = 1 / 3
 # An alpha this much below the one that alpha="auto" begins with makes for an optimum that is far away.
 SMALL_ALPHA = 0.1
+# The updates of alpha="auto" take it down to .04 of what it began with at the least, on sets of benchmarks/_suite.py with
+# lr="auto" and with the same step as a number. A step that is far too large makes coefficients grow, and alpha fall, without
+# end.
+OVERSHOT_ALPHA = 0.01
 # A fit that has made as many epochs as max_iter="auto" stands for is advised to make so many times as many.
 MORE_EPOCHS = 4
 
@@ -215,9 +219,19 @@ class Monitor:
             return View.AT_OPTIMUM
         return View.NEAR if gap.excess < NEAR * gap.objective else View.NOT_NEAR
 
-    def advice(self, alpha, coef, intercept, loss_curve):
-        """What to tell the user of a fit that ended here, far from its optimum; None where it is near."""
+    def advice(self, alpha, coef, intercept, loss_curve, *, at_optimum):
+        """What to tell the user of a fit that ended here, far from its optimum; None where it is near.
+
+        at_optimum: whether it was seen there, that of this alpha at least.
+        """
         n_epochs, loss = len(loss_curve), loss_curve[-1]
+        if self.alpha_is_auto and self.scaling.is_identity and alpha < OVERSHOT_ALPHA * self._usual_alpha():
+            return (
+                f"alpha='auto' has fallen to {alpha:.2g} from {self._usual_alpha():.2g}: lr={self.options.lr:.3g} is too "
+                "large, and so are the coefficients. Choose a smaller lr, or lr='auto'."
+            )
+        if at_optimum:
+            return None
         ended = f"Training ended after {n_epochs} epoch{'s' * (n_epochs > 1)} with a loss of "
         n_numbers = self.source.n_rows * (1 + self.source.row_values) * self.backend.n_outputs
         n_passes = 1 + STEPS_AT_THE_END
@@ -236,6 +250,11 @@ class Monitor:
         if useless or (n_updates < ENOUGH_UPDATES and still_falling):
             return f"{ended}{loss:.4g}, short of the optimum. {self._remedy(loss, n_epochs, alpha)}"
         return None
+
+    def _usual_alpha(self):
+        """The alpha that alpha="auto" begins with."""
+        self.gauge = self.gauge or self.make_gauge()
+        return self.gauge.usual_alpha
 
     def _remedy(self, loss, n_epochs, alpha):
         options, n_classes = self.options, _softmax.n_classes(self.backend.n_outputs)

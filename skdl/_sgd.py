@@ -552,8 +552,9 @@ class Course:
         if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
             coef, intercept = settled(coef, intercept, options.alpha, plan)
         advice = None
-        if self.advises and not (monitor is None or view is View.AT_OPTIMUM or asked or options.early_stopping):
-            advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve)
+        if self.advises and not (monitor is None or asked or options.early_stopping):
+            at_optimum = view is View.AT_OPTIMUM
+            advice = monitor.advice(options.alpha, coef, intercept, history.loss_curve, at_optimum=at_optimum)
         return Solution(
             *plan.lift(coef, intercept),
             plan.unit_of_x,

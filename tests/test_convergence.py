@@ -126,6 +126,17 @@ def test_a_loss_above_even_odds_means_that_the_step_is_too_large():
     )
 
 
+@pytest.mark.parametrize("max_iter", [100, "auto"])
+@pytest.mark.parametrize("lr", [1.0, 10.0, 1000.0])
+def test_an_alpha_that_a_large_step_takes_down(lr, max_iter):
+    """Where the classes are separable loss and penalty are 0 then, and nothing was said; or to make more epochs."""
+    assert re.fullmatch(
+        r"alpha='auto' has fallen to [\d.e-]+ from 0\.00065: lr=[\d.e+]+ is too large, and so are the coefficients\. "
+        r"Choose a smaller lr, or lr='auto'\.",
+        words(make(lr=lr, max_iter=max_iter), X, Y),
+    )
+
+
 def test_a_small_alpha_has_a_far_optimum():
     data, y = load_digits(return_X_y=True)
     far = make(alpha=1e-9, max_iter=200, momentum=0)
