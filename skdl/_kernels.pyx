@@ -120,7 +120,7 @@ cdef extern from "_microkernels.h" nogil:
         void (*sparse_forward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, int64_t piece,
                                int64_t until) noexcept nogil
         void (*sparse_backward)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, int64_t piece) noexcept nogil
-        void (*finish_lagged)(const skdl_task*, int64_t blk, int64_t piece, int64_t last) noexcept nogil
+        void (*finish_lagged)(const skdl_task*, int64_t j0, int64_t j1, int64_t piece, int64_t last) noexcept nogil
         void (*sparse_logits)(const skdl_task*, int64_t start, int64_t n_rows) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, double* total) noexcept nogil
         void (*products)(const void* rows, int64_t n_rows, int64_t ld, const void* vectors, int64_t n,
@@ -519,27 +519,42 @@ cdef void train_dense(const skdl_kernels* kernels, Course* course, Worker* me, c
         course.next_step = step + 1
 
 
+cdef inline int64_t next_unit(int64_t unit, int n_threads) noexcept nogil:
+    """The next unit of a thread where they are dealt out to and fro: with two threads, one has 0, 3, 4, the other 1, 2, 5.
+
+    All blocks hold about as many values. But features are often sorted by frequency; then the values of the first block belong
+    to few features, which stay in the caches, and those of the last to almost as many features, which do not.
+    """
+    return 2 * n_threads * (unit // n_threads + 1) - 1 - unit
+
+
 cdef void train_sparse(const skdl_kernels* kernels, Course* course, Worker* me, const Pace* pace) noexcept nogil:
     cdef const skdl_task* t = course.task
     cdef Chunk chunk
-    cdef int64_t step = course.next_step, n_blocks = t.scratch.n_blocks, n_pieces = t.lags.n_pieces, u
-    # The blocks of each piece are units, of which a thread has some. OpenMP may start fewer threads than it was asked for.
-    cdef int64_t u0 = share(n_pieces * n_blocks, me.thread, me.n_threads)
-    cdef int64_t u1 = share(n_pieces * n_blocks, me.thread + 1, me.n_threads)
+    cdef int64_t step = course.next_step, n_blocks = t.scratch.n_blocks, n_pieces = t.lags.n_pieces, u, piece
+    # The blocks of each piece are units. OpenMP may start fewer threads than it was asked for.
+    cdef int64_t end = n_pieces * n_blocks
     for step in range(course.next_step, course.n_steps):
         chunk = minibatch(course, step)
         while next_chunk(&chunk, t.scratch.chunk):
-            for u in range(u0, u1):
+            u = me.thread
+            while u < end:
                 kernels.sparse_forward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks, step + 1)
+                u = next_unit(u, me.n_threads)
             if make_residuals(kernels, course, &chunk, me, pace):
                 return
-            for u in range(u0, u1):
+            u = me.thread
+            while u < end:
                 kernels.sparse_backward(t, chunk.start, chunk.n_rows, u % n_blocks, u // n_blocks)
+                u = next_unit(u, me.n_threads)
         if me.asked == SKDL_LEAVE:
             break
+    if wait(me):
+        return
     if step + 1 == course.n_steps:
-        for u in range(u0, u1):
-            kernels.finish_lagged(t, u % n_blocks, u // n_blocks, course.n_steps)
+        for piece in range(n_pieces):
+            kernels.finish_lagged(t, share(t.data.n_features, me.thread, me.n_threads),
+                                  share(t.data.n_features, me.thread + 1, me.n_threads), piece, course.n_steps)
     if not wait(me) and me.thread == 0:
         course.next_step = step + 1
 

@@ -137,7 +137,7 @@ typedef struct {
     int (*finish)(const skdl_task *, int output, int64_t start, int64_t n_rows, void *result);
     void (*sparse_forward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, int64_t piece, int64_t until);
     void (*sparse_backward)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, int64_t piece);
-    void (*finish_lagged)(const skdl_task *, int64_t blk, int64_t piece, int64_t last);
+    void (*finish_lagged)(const skdl_task *, int64_t j0, int64_t j1, int64_t piece, int64_t last);
     void (*sparse_logits)(const skdl_task *, int64_t start, int64_t n_rows);
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
     void (*products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out);

@@ -141,13 +141,13 @@ static void W(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows
     }
 }
 
-/* The end of an epoch, whose last step is `last`: brings all features of a block up to date and clears the record. */
-static void W(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece, int64_t last)
+/* The end of an epoch, whose last step is `last`: brings features [j0, j1) up to date and clears their record. */
+static void W(finish_lagged)(const skdl_task *t, int64_t j0, int64_t j1, int64_t piece, int64_t last)
 {
     const int64_t c0 = t->lags.piece[piece];
     NAME(feature) *feature = NAME(features)(t, piece);
     VW sum[WIDTH / LANES_W] = {0};
-    for (int64_t j = t->scratch.block[blk]; j < t->scratch.block[blk + 1]; j++) {
+    for (int64_t j = j0; j < j1; j++) {
         const P(lagged_steps) step = P(lag)(&t->lags, feature, j, last + 1, last - feature[j].last_step);
         W(take_steps)(&step, t->lags.has_l1, NAME(weights)(t, c0) + 2 * j * WIDTH, 0, sum);
         feature[j].last_step = 0;

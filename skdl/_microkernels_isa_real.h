@@ -926,8 +926,9 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
 static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece)
 { BY_WIDTH(sparse_backward, t, start, n_rows, blk, piece) }
 
-static void NAME(finish_lagged)(const skdl_task *t, int64_t blk, int64_t piece,
-                                int64_t last){BY_WIDTH(finish_lagged, t, blk, piece, last)}
+static void NAME(finish_lagged)(const skdl_task *t, int64_t j0, int64_t j1, int64_t piece, int64_t last)
+{ BY_WIDTH(finish_lagged, t, j0, j1, piece, last) }
+
 #undef BY_WIDTH
 #undef ROUNDED
 #undef AHEAD
