@@ -30,6 +30,12 @@ TEXT = sparse.random_array((240, 3000), density=0.01, rng=0, format="csr", dtype
 TABLE = X.astype("f8") * np.logspace(-3, 3, 64)
 HEAVY = TABLE * np.where(np.arange(240) % 40 == 0, 30.0, 1.0)[:, np.newaxis]
 WIDE = np.random.default_rng(0).normal(size=(60, 500)).astype("f4")
+UNEVEN = (
+    np.random.default_rng(0).choice([-1.0, 1.0], (240, 60)) * np.where(np.arange(240) % 7 == 0, 4.5, 1.0)[:, np.newaxis]
+)
+FULL_AT_THE_END = sparse.csr_array(
+    WIDE * ((np.random.default_rng(1).random((60, 500)) < 0.2) | (np.arange(60) >= 40)[:, None])
+)
 RARE = np.where(np.arange(240) < 5, "rare", np.where(Y > 4, "high", "low"))
 WEIGHT = np.random.default_rng(1).integers(0, 4, 240).astype(float)
 GROUPS = np.arange(240) // 12
@@ -66,6 +72,11 @@ SETTINGS = {
     "auto and numbers": (X, Y, {"lr": ["auto", 1e-3], "alpha": ["auto", 0, 0.1]}, {}, {}, {}),
     "auto and numbers, minibatches of one size": (X, Y, {"lr": ["auto", 1e-3]}, {"batch_size": 80}, {}, {}),
     "long rows, coordinates": (HEAVY, Y, {"fit_intercept": [True, False]}, {"batch_size": 32}, {}, {}),
+    "uneven rows, coordinates": (UNEVEN + 3, TWO, {"fit_intercept": [True, False]}, {"batch_size": 32},
+                                 {"scoring": "neg_log_loss"}, {}),
+    "CSR, wide, few values in the rows to train on": (FULL_AT_THE_END, TWO[:60], PATH, {},
+                                                      {"cv": [(np.arange(40), np.arange(40, 60))],
+                                                       "scoring": "neg_log_loss"}, {}),
     "early stopping, constant step": (X, Y, PATH, {"early_stopping": True, "lr": 0.02, "lr_schedule": "constant",
                                       "max_iter": 15}, {}, {}),
     "L1": (TABLE, Y, {"alpha": [1e-4, 1e-2], "l1_ratio": [0, 0.5, 1]}, {}, {}, {}),
