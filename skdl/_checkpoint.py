@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import time
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from skdl._first_pass import Found, Labels, RandomRows, backend_for_statistics
 from skdl._parameters import Options
 from skdl._scaling import Statistics
 from skdl._version import __version__
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 # Seconds between two versions of the file, at the least.
 INTERVAL = 5.0
@@ -30,14 +36,21 @@ class Checkpoint:
     The file is written under another name and then renamed, so that it is always whole.
     """
 
-    def __init__(self, path, identity):
-        self.path, self._identity, self.saved = Path(path), identity, None
+    def __init__(self, path):
+        self.path, self._identity, self.saved = Path(path), None, None
         self._arrays, self._last = {}, time.monotonic()
-        if self.path.is_dir() or not self.path.absolute().parent.is_dir():
-            reason = (
-                "is a folder" if self.path.is_dir() else f"lies in {self.path.absolute().parent}, which does not exist"
-            )
+        folder = self.path.absolute().parent
+        if self.path.is_dir() or not folder.is_dir():
+            reason = "is a folder" if self.path.is_dir() else f"lies in {folder}, which does not exist"
             raise ValueError(f"checkpoint={str(path)!r} {reason}: expected the path of a file.")
+        self._unfinished = self._beside("unfinished")
+
+    def _beside(self, kind):
+        return self.path.with_name(f".{self.path.name}.{kind}")
+
+    def open(self, identity):
+        """Read what a fit of this identity has left, if one has."""
+        self._identity = identity
         if self.path.exists():
             self.saved = self._read()
 
@@ -77,16 +90,15 @@ class Checkpoint:
         }
         arrays = {}
         text = json.dumps({"identity": self._identity, **_emptied(state, arrays)})
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished")
         try:
-            with open(unfinished, "wb") as file:
+            with open(self._unfinished, "wb") as file:
                 np.savez(file, saved=np.array(text), **arrays)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(unfinished, self.path)
+            os.replace(self._unfinished, self.path)
         except OSError as error:
-            unfinished.unlink(missing_ok=True)
-            raise OSError(f"The checkpoint could not be written to {self.path}: {error}.") from error
+            self._unfinished.unlink(missing_ok=True)
+            raise self._unwritable(error) from error
         self._last = time.monotonic()
 
     def restore(self, course, source):
@@ -98,7 +110,47 @@ class Checkpoint:
 
     def remove(self):
         """The fit has ended."""
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, self._unfinished):  # the latter is of one that was killed while it wrote
+            path.unlink(missing_ok=True)
+
+    def _unwritable(self, error):
+        return OSError(f"The checkpoint could not be written to {self.path}: {error}.")
+
+    @contextmanager
+    def held(self):
+        """Have the path for one fit alone: ValueError where another has it, and OSError where nothing can be written.
+
+        The lock is the system's, on a file beside the path: it ends with the process, however that ends.
+        """
+        path = self._beside("lock")
+        try:
+            file = open(path, "wb")  # noqa: SIM115
+        except OSError as error:
+            raise self._unwritable(error) from error
+        with file:
+            if not _is_locked(file, path):
+                raise ValueError(
+                    f"{self.path} is the checkpoint of another fit that is still running: wait for it, or choose another path."
+                )
+            try:
+                yield self
+            finally:
+                with suppress(OSError):  # Windows deletes no open file
+                    path.unlink()
+
+
+def _is_locked(file, path):
+    """Lock a file that was opened at a path: whether that was free."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Whoever had it may have deleted it after we had opened it: our lock then would keep nobody out.
+        return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:  # a file system without locks
+        return True
 
 
 def identity(options, reader, validation_set, begun_with):
@@ -110,7 +162,7 @@ def identity(options, reader, validation_set, begun_with):
     return {
         "version": __version__,
         "parameters": ", ".join(f"{name}={value!r}" for name, value in parameters.items()),
-        "processor": backend_for_statistics(options, reader.read(0).X).processor,
+        "processor": backend_for_statistics(options, reader.form.zeros(1)).processor,
         "data": known_by(reader),
         "validation set": _hash(validation_set),
         "first coefficients": _hash(begun_with),
@@ -125,8 +177,8 @@ def known_by(reader):
     """The number of blocks, and a hash of some of them."""
     numbers = np.unique(np.linspace(0, len(reader) - 1, KNOWN_BLOCKS).astype(int))
     hash_of_all = hashlib.sha256()
-    for i in numbers:
-        for part in reader.read(int(i)):
+    for i in numbers.tolist():
+        for part in reader.first if i == 0 else reader.read(i):
             hash_of_all.update(_bytes(part))
     return f"{len(reader)} blocks {hash_of_all.hexdigest()[:16]}"
 

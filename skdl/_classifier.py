@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -331,7 +332,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             A file to which a fit of blocks writes how far it is, every five seconds or less often, and which is deleted when it
             has ended. If it was killed, the same call goes on from there and ends with the same bits. A checkpoint of other
             data, parameters, versions or processors is refused. The data are known by the number of blocks and the
-            contents of 16 of them. Blocks of at most 256 MiB in all are trained too fast to need one, and write none.
+            contents of 16 of them. Two fits at a time cannot have one path: the second is refused. Blocks of at most 256 MiB
+            in all are trained too fast to need a checkpoint, and write none.
 
         Returns
         -------
@@ -351,20 +353,22 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             `early_stopping`, or where a callback has stopped the fit.
         """
         options = check(self)
-        with self._unchanged_on_error():
-            blocks, given_val, kept = as_blocks(X, y, sample_weight), (X_val, y_val, sample_weight_val), None
+        held = nullcontext() if checkpoint is None else Checkpoint(checkpoint).held()
+        with self._unchanged_on_error(), held as kept:
+            blocks, given_val = as_blocks(X, y, sample_weight), (X_val, y_val, sample_weight_val)
             probe = copy(self)  # validation sets attributes, which a fit in another thread would read
             reader = None if blocks is None else Reader(probe, blocks)
             whole = None if blocks is None else read_whole(reader)
             if blocks is None or whole is not None:
                 X, y, sample_weight = whole or (X, y, sample_weight)
+                kept = reader = None
                 names = None if whole is None else getattr(probe, "feature_names_in_", None)
                 problem, y = probe._pose(options, X, y, sample_weight, given_val, names)
             else:
-                if checkpoint is not None:
+                if kept is not None:
                     begun_with = [getattr(self, "coef_", None), getattr(self, "intercept_", None)]
                     begun_with = begun_with if options.warm_start else [None, None]
-                    kept = Checkpoint(checkpoint, identity(options, reader, given_val, begun_with))
+                    kept.open(identity(options, reader, given_val, begun_with))
                 has_own = any(given is not None for given in given_val)
                 own = partial(_validation.validate_held_out, probe, *given_val) if has_own else None
                 problem = pose_blocks(options, reader, kept, own)

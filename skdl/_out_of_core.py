@@ -26,7 +26,7 @@ def read_whole(reader):
 
     Where the first block promises far more, no others are read.
     """
-    blocks, n_bytes = [reader.read(0)], 0
+    blocks, n_bytes = [reader.first], 0
     if blocks[0].n_bytes * len(reader) > 4 * BUFFER_BYTES:
         return None
     for i in range(1, len(reader)):
@@ -253,6 +253,7 @@ def pose_blocks(options, reader, checkpoint, validate_held_out):
     What the first pass has found is in the checkpoint, or is remembered there.
     """
     saved = None if checkpoint is None else checkpoint.saved
+    del reader.first
     if saved is not None:
         kept = saved["first_pass"]
         held_out, found, extents = kept["held_out"], found_from_dict(kept["found"]), Extents(*kept["extents"])

@@ -3,6 +3,7 @@
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import cached_property
 from threading import Event
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ class Form(NamedTuple):
     n_features: int
     dtype: np.dtype
     is_sparse: bool
+
+    def zeros(self, n_rows):
+        """Rows of this form without a value."""
+        kind = sparse.csr_array if self.is_sparse else np.zeros
+        return kind((n_rows, self.n_features), dtype=self.dtype)
 
     def __str__(self):
         return f"{self.n_features} columns of {self.dtype}{' (CSR)' * self.is_sparse}"
@@ -66,6 +72,11 @@ class Reader:
 
     def __len__(self):
         return len(self.blocks)
+
+    @cached_property
+    def first(self):
+        """Block 0, kept for those who look at it before the first pass. Delete it when that begins: it may be large."""
+        return self.read(0)
 
     def read(self, i, into=None, *, then=()):
         """Block i, `Checked`; the first one that is read says what the others must look like.

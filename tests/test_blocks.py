@@ -743,7 +743,7 @@ def test_a_killed_fit_goes_on_with_the_same_bits(kind, tmp_path):
     whole, resumed = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "fit.npz")
     for name in whole:
         assert_array_equal(whole[name], resumed[name], err_msg=name)
-    assert not list(tmp_path.glob("*.ckpt"))
+    assert {path.name for path in tmp_path.iterdir()} == {"whole.npz", "fit.npz"}
 
 
 @pytest.fixture
@@ -825,6 +825,60 @@ def test_a_wrong_checkpoint(interrupted, tmp_path):
         (tmp_path / "half").write_bytes(interrupted.read_bytes()[:5000])
         with pytest.raises(ValueError, match=message):
             make().fit(blocks_of(X), checkpoint=path)
+
+
+class Counted:
+    """A sequence that counts how often its first block is read."""
+
+    def __init__(self, blocks):
+        self.blocks, self.n_read = blocks, 0
+
+    def __len__(self):
+        return len(self.blocks)
+
+    def __getitem__(self, i):
+        self.n_read += i == 0
+        return self.blocks[i]
+
+
+def test_two_fits_of_one_checkpoint(small_buffer, monkeypatch, tmp_path):
+    """The second is refused, and disturbs nothing."""
+    monkeypatch.setattr(skdl._checkpoint, "INTERVAL", 0.0)
+    save, refused = skdl._checkpoint.Checkpoint.save, []
+
+    def save_beside_another(self, *args):
+        save(self, *args)
+        with pytest.raises(ValueError, match=r"fit\.ckpt is the checkpoint of another fit that is still running"):
+            make().fit(blocks_of(X), checkpoint=tmp_path / "fit.ckpt")
+        refused.append(self)
+
+    monkeypatch.setattr(skdl._checkpoint.Checkpoint, "save", save_beside_another)
+    model = make().fit(blocks_of(X), checkpoint=tmp_path / "fit.ckpt")
+    assert refused
+    same_model(model, make().fit(blocks_of(X)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_block_is_read_once_before_the_first_pass(small_buffer, monkeypatch, tmp_path):
+    class Stop(Exception):
+        pass
+
+    def stop(*args):
+        raise Stop
+
+    monkeypatch.setattr(skdl._out_of_core, "first_pass", stop)
+    parts = Counted(blocks_of(X))
+    with pytest.raises(Stop):
+        make().fit(Blocks(parts), checkpoint=tmp_path / "fit.ckpt")
+    assert parts.n_read == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_first(small_buffer):
+    parts = Counted(blocks_of(X))
+    with pytest.raises(OSError, match=r"The checkpoint could not be written to /proc/fit\.ckpt"):
+        make().fit(Blocks(parts), checkpoint="/proc/fit.ckpt")
+    assert parts.n_read == 0
 
 
 def test_a_checkpoint_that_cannot_be_written(small_buffer, monkeypatch, tmp_path):
