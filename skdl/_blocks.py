@@ -294,7 +294,7 @@ class _Rows:
 
     def __init__(self, array):
         self.array = array
-        self.path, self.offset = _file_of(array)
+        self.path, self.offset, self._inode = _file_of(array)
         self.shape, self.dtype = array.shape, array.dtype
 
     def __getitem__(self, rows):
@@ -314,6 +314,8 @@ class _Rows:
         buffer, done = memoryview(out).cast("B") if out.size else memoryview(b""), 0
         with open(self.path, "rb", buffering=0) as file:
             file.seek(start)
+            if os.fstat(file.fileno()).st_ino != self._inode:
+                raise OSError(f"{self.path} has been replaced by another file since it was opened")
             while done < stop - start:
                 n_bytes = file.readinto(buffer[done:])
                 if not n_bytes:
@@ -335,22 +337,38 @@ class _Rows:
 
 
 def _file_of(array):
-    """(path, offset) of the file in which an array lies row by row, or (None, 0)."""
+    """(path, offset, inode) of the file in which an array lies row by row, or (None, 0, None)."""
+    nowhere = None, 0, None
     root = array if isinstance(array, np.ndarray) and array.flags.c_contiguous and array.dtype.kind != "O" else None
     while root is not None and not isinstance(getattr(root, "base", None), mmap.mmap):
         root = getattr(root, "base", None)
     # Changes to a copy-on-write map are not in the file.
     if not isinstance(root, np.memmap) or root.filename is None or root.mode == "c":
-        return None, 0
+        return nowhere
     offset = root.offset + array.ctypes.data - root.ctypes.data
     n_bytes = min(array.nbytes, mmap.PAGESIZE)
     try:
         with open(root.filename, "rb") as file:  # the map may be of a file that another one has replaced
             file.seek(offset)
+            inode = os.fstat(file.fileno()).st_ino
             same = file.read(n_bytes) == array.reshape(-1).view(np.uint8)[:n_bytes].tobytes()
-            return (root.filename, offset) if same else (None, 0)
     except OSError:
-        return None, 0
+        return nowhere
+    return (root.filename, offset, inode) if same and _inode_at(root.ctypes.data) in (inode, None) else nowhere
+
+
+def _inode_at(address):
+    """The inode of the file that is mapped at an address; None where the system does not tell (all but Linux)."""
+    try:
+        with open("/proc/self/maps") as maps:
+            for line in maps:
+                span, _, _, _, inode, *_ = line.split(maxsplit=5)
+                start, stop = (int(bound, 16) for bound in span.split("-"))
+                if start <= address < stop:
+                    return int(inode)
+    except OSError:
+        pass
+    return None
 
 
 class _CSR:

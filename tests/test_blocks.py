@@ -343,6 +343,20 @@ def test_memmaps_are_read_from_their_files(tmp_path, monkeypatch):
     assert_array_equal(read(blocks_of(mapped, None))[0], X)
 
 
+def test_a_file_that_was_replaced_by_a_similar_one(tmp_path):
+    """Its first page is the same."""
+    other = X.copy()
+    other[100:] += 1
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    before = blocks_of(mapped)
+    np.save(tmp_path / "other.npy", other)
+    (tmp_path / "other.npy").replace(tmp_path / "X.npy")
+    assert_array_equal(read(blocks_of(mapped))[0], X)
+    with pytest.raises(RuntimeError, match=r"Block 0 could not be read: OSError: .*X\.npy has been replaced"):
+        make().fit(before)
+
+
 def test_a_file_that_became_short(tmp_path, small_buffer):
     np.save(tmp_path / "X.npy", X)
     blocks = blocks_of(np.load(tmp_path / "X.npy", mmap_mode="r"))
