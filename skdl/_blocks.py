@@ -36,7 +36,8 @@ class Blocks:
     sequence : sequence
         Anything with a length whose item i is ``(X_i, y_i)``, ``(X_i, y_i, sample_weight_i)`` or, if it is only predicted,
         ``X_i``: what `fit` takes, a part of the rows each. An item is asked for once in each epoch, from a thread of its
-        own, and must be the same each time. All have the same columns and the same type.
+        own, and must be the same each time. All have the same columns and the same type, but those without rows, which are
+        passed over.
 
     See Also
     --------
@@ -313,9 +314,9 @@ class _Rows:
         )
         buffer, done = memoryview(out).cast("B") if out.size else memoryview(b""), 0
         with open(self.path, "rb", buffering=0) as file:
-            file.seek(start)
             if os.fstat(file.fileno()).st_ino != self._inode:
                 raise OSError(f"{self.path} has been replaced by another file since it was opened")
+            file.seek(start)
             while done < stop - start:
                 n_bytes = file.readinto(buffer[done:])
                 if not n_bytes:
@@ -349,8 +350,8 @@ def _file_of(array):
     n_bytes = min(array.nbytes, mmap.PAGESIZE)
     try:
         with open(root.filename, "rb") as file:  # the map may be of a file that another one has replaced
-            file.seek(offset)
             inode = os.fstat(file.fileno()).st_ino
+            file.seek(offset)
             same = file.read(n_bytes) == array.reshape(-1).view(np.uint8)[:n_bytes].tobytes()
     except OSError:
         return nowhere
@@ -559,12 +560,14 @@ def _write(blocks, folder):
             X = X if hasattr(X, "shape") else np.asarray(X)
             if y is None:
                 raise ValueError(f"block {i} has no labels: a cache is for data to fit.")
+            if X.shape[0] == len(y) == 0:
+                continue
             for part, of_rows in (("y", y), ("sample_weight", weight)):
                 if of_rows is not None and np.shape(of_rows)[:1] != X.shape[:1]:
                     raise ValueError(
                         f"block {i}: {part} has the shape {np.shape(of_rows)}, but X has {X.shape[0]} rows."
                     )
-            if (weight is not None) != ("sample_weight" in files) and i > 0:
+            if (weight is not None) != ("sample_weight" in files) and "y" in files:
                 raise ValueError(f"block {i} {'lacks' if weight is None else 'has'} weights, unlike those before.")
             if sparse.issparse(X):
                 X = sparse.csr_array(X)
@@ -572,7 +575,7 @@ def _write(blocks, folder):
                     raise ValueError(f"block {i} has {X.shape[1]} columns, but those before have {n_features}.")
                 add("data", X.data)
                 add("indices", X.indices.astype(np.int32 if X.shape[1] < 2**31 else np.int64))
-                if i == 0:
+                if "indptr" not in files:
                     add("indptr", np.zeros(1, np.int64))
                 add("indptr", n_stored + X.indptr[1:].astype(np.int64))
                 n_stored, n_features = n_stored + X.nnz, X.shape[1]
@@ -589,6 +592,8 @@ def _write(blocks, folder):
     finally:
         for file in files.values():
             file.close()
+    if "y" not in files:
+        raise ValueError("None of the blocks has a row.")
     lengths = {
         name: file.n_rows - (name == "indptr") for name, file in files.items() if name not in ("data", "indices")
     }

@@ -14,7 +14,7 @@ from skdl._checkpoint import found_from_dict, found_to_dict
 from skdl._data import Described, less_mean, stacked
 from skdl._first_pass import Found, Labels, Weighing, backend_for_statistics
 from skdl._problem import Problem, with_epochs
-from skdl._reader import AHEAD, BUFFER_BYTES, ENOUGH_BLOCKS, Buffer, Checked, ahead
+from skdl._reader import AHEAD, BUFFER_BYTES, ENOUGH_BLOCKS, NO_ROWS, Buffer, Checked, ahead
 from skdl._warnings import warn
 
 # Bytes of blocks that the first pass looks at together.
@@ -26,15 +26,18 @@ def read_whole(reader):
 
     Where the first block promises far more, no others are read.
     """
-    blocks, n_bytes = [reader.first], 0
-    if blocks[0].n_bytes * len(reader) > 4 * BUFFER_BYTES:
-        return None
-    for i in range(1, len(reader)):
-        n_bytes += blocks[-1].n_bytes
-        if n_bytes > BUFFER_BYTES:
+    blocks, n_bytes = [], 0
+    for i in range(len(reader)):
+        block = reader.first if i == 0 else reader.read(i)
+        if len(block.y) == 0:
+            continue
+        n_bytes += block.n_bytes
+        if n_bytes > BUFFER_BYTES or (not blocks and n_bytes * (len(reader) - i) > 4 * BUFFER_BYTES):
             return None
-        blocks.append(reader.read(i))
-    return joined(blocks) if n_bytes + blocks[-1].n_bytes <= BUFFER_BYTES else None
+        blocks.append(block)
+    if not blocks:
+        raise ValueError(NO_ROWS)
+    return joined(blocks)
 
 
 def joined(blocks):
@@ -90,6 +93,7 @@ def first_pass(reader, options, held_out):
                 break
             for i, block in piece:
                 extents.n_rows[i], extents.n_stored[i] = len(block.y), block.n_stored
+            piece = [each for each in piece if len(each[1].y)]
             for _, block in (each for each in piece if each[0] in held_out):
                 apart = Labels.of(block.y, None).without_rows()
                 labels = apart if labels is None else labels.merged(apart)
@@ -104,6 +108,8 @@ def first_pass(reader, options, held_out):
                 except ValueError as error:
                     raise ValueError(f"{_which(used)}: {error}") from error
                 found = here if found is None else found.merged(here)
+    if found is None:
+        raise ValueError(f"{NO_ROWS[:-1]}, but for those held out to validate with.")
     if labels is not None:
         found.labels = found.labels.merged(labels)
     reader.has_seen_all = True
@@ -115,9 +121,14 @@ def labels_of(reader, held_out):
     """The `Labels` of all blocks."""
     labels = None
     for i in range(len(reader)):
-        here = Labels.of(*reader.read_labels(i))
+        with_weight = reader.read_labels(i)
+        if with_weight is None:
+            continue
+        here = Labels.of(*with_weight)
         here = here.without_rows() if i in held_out else here
         labels = here if labels is None else labels.merged(here)
+    if labels is None:
+        raise ValueError(NO_ROWS)
     _validation.check_several(labels.classes)
     return labels
 
@@ -266,10 +277,13 @@ def pose_blocks(options, reader, checkpoint, validate_held_out):
         found, weighing, extents = first_pass(reader, options, set(held_out.tolist()))
     if checkpoint is not None:
         checkpoint.remember(held_out=held_out, found=found_to_dict(found), extents=list(extents))
-    numbers = np.setdiff1d(np.arange(len(reader)), held_out)
+    numbers = np.setdiff1d(np.flatnonzero(extents.n_rows), held_out)
     source = found.described(weighing, BlockSource, reader=reader, numbers=numbers, extents=extents, weighing=weighing)
     validation = None if validate_held_out is None else validate_held_out(weighing.classes)
     if len(held_out):
+        held_out = held_out[extents.n_rows[held_out] > 0]
+        if len(held_out) == 0:
+            raise ValueError("The blocks held out to validate with have no rows: pass X_val and y_val.")
         validation = HeldOutBlocks(reader, held_out, weighing)
     options = with_epochs(options, source.n_rows, in_memory=False)
     return Problem(source, options, weighing.classes, found.labels.totals, validation)

@@ -20,6 +20,7 @@ AHEAD = 4
 # A buffer with fewer blocks than these mixes sorted data too little (benchmarks/scale.py).
 ENOUGH_BLOCKS = 100
 NO_LABELS = "it has no labels: expected (X, y) or (X, y, sample_weight)."
+NO_ROWS = "None of the blocks has a row."
 
 
 class Form(NamedTuple):
@@ -64,6 +65,11 @@ def asked_for(i, ask, *args):
         raise RuntimeError(f"Block {i} could not be read: {type(error).__name__}: {error}") from error
 
 
+def height(X):
+    """Number of rows."""
+    return X.shape[0] if hasattr(X, "shape") else len(X)  # CSR has no length
+
+
 class Reader:
     """Reads the blocks that an estimator is fitted with, one by one."""
 
@@ -81,7 +87,8 @@ class Reader:
     def read(self, i, into=None, *, then=()):
         """Block i, `Checked`; the first one that is read says what the others must look like.
 
-        into: memory that X may be read into. then: numbers of blocks to come.
+        A block without rows, as filters make them, has no form to compare. into: memory that X may be read into. then: numbers
+        of blocks to come.
         """
         X, y, weight = asked_for(i, self.blocks.read, into)
         for coming in then:
@@ -89,6 +96,9 @@ class Reader:
         try:
             if y is None:
                 raise ValueError(NO_LABELS)
+            if height(X) == len(y) == 0:
+                form = self.form or Form(0, np.dtype(np.float64), False)
+                return Checked(form.zeros(0), np.empty(0, np.intp), None)
             if not self._is_ready(X):
                 X, y = _validation.validate_training(self.estimator, X, y, reset=self.form is None)
             elif sparse.issparse(X):
@@ -110,14 +120,14 @@ class Reader:
         return self.has_seen_all and type(y) in (np.ndarray, np.memmap) and y.ndim == 1 and y.dtype.kind in "iub"
 
     def read_labels(self, i):
-        """(y, sample_weight) of block i; X is not looked at, so that one in a file is not read."""
+        """(y, sample_weight) of block i, or None of no rows; X is not looked at, so that one in a file is not read."""
         _, y, weight = asked_for(i, self.blocks.parts)
         try:
             if y is None:
                 raise ValueError(NO_LABELS)
-            y = _validation.labels(y)
             if len(y) == 0:
-                raise ValueError("it has no rows: leave such blocks out.")
+                return None
+            y = _validation.labels(y)
             return y, _validation.check_weight(weight, len(y), allow_zeros=True)
         except (TypeError, ValueError) as error:
             raise type(error)(f"Block {i}: {error}") from error
@@ -174,6 +184,8 @@ def in_blocks(blocks, predict, out=None):
         raise TypeError(f"out is a {type(out).__name__}: expected an array, of NumPy or memory-mapped.")
     with closing(read_ahead(blocks)) as parts:
         for i, (X, _, _) in enumerate(parts):
+            if height(X) == 0:
+                continue
             try:
                 result = predict(X)
             except (TypeError, ValueError) as error:
@@ -192,6 +204,8 @@ def in_blocks(blocks, predict, out=None):
                 )
             out[rows], n_done = result, rows.stop
     if out is None:
+        if not results:
+            raise ValueError(NO_ROWS)
         return np.concatenate(results)
     if n_done != len(out):
         raise ValueError(f"out has {len(out)} rows, but the blocks have {n_done}.")
@@ -211,10 +225,11 @@ def parts_to_score(blocks):
         for i, (X, y, weight) in enumerate(parts):
             if y is None:
                 raise ValueError(f"Block {i} has no labels: expected (X, y) or (X, y, sample_weight).")
+            if height(X) == len(y) == 0:
+                continue
             y = _validation.labels(y)
-            n_rows = X.shape[0] if hasattr(X, "shape") else len(X)  # CSR has no length
-            if len(y) != n_rows:
-                raise ValueError(f"Block {i}: X has {n_rows} rows, but y has {len(y)}.")
+            if len(y) != height(X):
+                raise ValueError(f"Block {i}: X has {height(X)} rows, but y has {len(y)}.")
             weight = _validation.check_weight(weight, len(y), allow_zeros=True)
             yield X, y, np.ones(len(y)) if weight is None else weight
 

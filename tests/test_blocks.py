@@ -596,15 +596,59 @@ def test_the_mean_is_taken_off_in_pieces(monkeypatch):
     assert_array_equal(A.toarray(), np.where(X != 0, X - mean.astype(X.dtype), 0))
 
 
-OF_LABELS = {
-    **{name: FAULTS[name] for name in ("reader", "labels", "weight", "kind", "parts")},
-    "rows": (lambda X, y: (X[:0], y[:0]), r"Block 200: it has no rows"),
-}
+OF_LABELS = {name: FAULTS[name] for name in ("reader", "labels", "weight", "kind", "parts")}
 
 
 @pytest.mark.parametrize(("change", "message"), OF_LABELS.values(), ids=OF_LABELS)
 def test_faults_in_the_pass_over_labels(change, message, small_buffer):
     fails_as_said(Faulty(change), message, class_weight="balanced")
+
+
+def with_empty(blocks):
+    """The blocks with some without rows among them, as filters make them."""
+    parts = [blocks[i] for i in range(len(blocks))]
+    for i in (0, 7, len(parts)):
+        parts.insert(i, (parts[3][0][:0], parts[3][1][:0], *(part[:0] for part in parts[3][2:])))
+    parts.insert(5, ([], [], *([] for _ in parts[3][2:])))
+    return Blocks(parts)
+
+
+@pytest.mark.parametrize("name", ["dense", "csr"])
+@pytest.mark.parametrize("n_bytes", [None, 2**28])
+@pytest.mark.parametrize("params", [{}, {"class_weight": "balanced"}, {"early_stopping": True}], ids=str)
+def test_blocks_without_rows(name, n_bytes, params, small_buffer, monkeypatch, tmp_path):
+    """They are passed over, wherever they are."""
+    if n_bytes is not None:
+        monkeypatch.setattr(skdl._out_of_core, "BUFFER_BYTES", n_bytes)
+    blocks = blocks_of(ARRAYS[name], Y.astype(str), WEIGHT)
+    empty = with_empty(blocks)
+    model = make(**params).fit(empty, checkpoint=tmp_path / "fit.ckpt")
+    expected = make(**params).fit(blocks)
+    if n_bytes is not None:
+        same_model(model, expected)
+    assert model.score(empty) == pytest.approx(expected.score(blocks), abs=0.02)
+    assert_array_equal(model.predict(empty), model.predict(ARRAYS[name]))
+    assert_array_equal(model.predict(empty, out=np.empty(len(Y), "U1")), model.predict(ARRAYS[name]))
+    if not params and n_bytes:
+        same_model(make().fit(empty.cache(tmp_path / "cache")), expected)
+
+
+@pytest.mark.filterwarnings("ignore:A buffer of")
+def test_no_block_has_a_row(small_buffer, tmp_path):
+    nothing = Blocks([(X[:0], Y[:0])] * 3)
+    for ask in (make().fit, make().fit(X, Y).predict, lambda blocks: blocks.cache(tmp_path / "cache")):
+        with pytest.raises(ValueError, match="None of the blocks has a row"):
+            ask(nothing)
+    held_out = skdl._out_of_core.hold_out_blocks(check(make(early_stopping=True)), 360)
+    parts = [blocks_of(X)[i] for i in range(360)]
+    for empty, message in (
+        (held_out, "held out to validate with have no rows"),
+        (np.delete(range(360), held_out), "has a row"),
+    ):
+        filtered = [tuple(part[: 0 if i in empty else ROWS] for part in parts[i]) for i in range(360)]
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(ValueError, match=message):
+            patch.setattr(skdl._out_of_core, "BUFFER_BYTES", 10_000)
+            make(early_stopping=True).fit(Blocks(filtered))
 
 
 @pytest.mark.filterwarnings("ignore:A buffer of")
