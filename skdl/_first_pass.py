@@ -22,27 +22,41 @@ class Labels(NamedTuple):
     classes: np.ndarray
     totals: np.ndarray
     n_rows: np.ndarray
+    n_changes: int  # how often the label changes from one of these rows to the next
+    ends: np.ndarray  # the labels of the first and the last one, if there are any
 
     @classmethod
     def of(cls, y, weight):
         classes, numbers = _validation.numbered(y)
         totals = _validation.class_totals(weight, numbers, classes).astype(np.float64)
         used = numbers if weight is None else numbers[weight > 0]
-        return cls(classes, totals, np.bincount(used, minlength=len(classes)))
+        n_changes = int(np.count_nonzero(np.diff(used)))
+        return cls(
+            classes,
+            totals,
+            np.bincount(used, minlength=len(classes)),
+            n_changes,
+            classes[used[[0, -1]]] if len(used) else classes[:0],
+        )
 
     def merged(self, other):
+        """Those of both, whose rows follow each other."""
+        ends = [part.ends for part in (self, other) if len(part.ends)]
+        n_changes = self.n_changes + other.n_changes + (len(ends) == 2 and bool(ends[0][1] != ends[1][0]))
+        ends = np.array([ends[0][0], ends[-1][1]], ends[0].dtype if len(ends) == 1 else None) if ends else self.ends
         if np.array_equal(self.classes, other.classes) and self.classes.dtype == other.classes.dtype:
-            return Labels(self.classes, self.totals + other.totals, self.n_rows + other.n_rows)
+            return Labels(self.classes, self.totals + other.totals, self.n_rows + other.n_rows, n_changes, ends)
         _validation.check_one_kind(self.classes, other.classes)
         classes = np.union1d(self.classes, other.classes)
         sums = np.zeros((2, len(classes)))
         for part in (self, other):
             sums[:, np.searchsorted(classes, part.classes)] += part.totals, part.n_rows
-        return Labels(classes, sums[0], sums[1].astype(np.int64))
+        return Labels(classes, sums[0], sums[1].astype(np.int64), n_changes, ends)
 
     def without_rows(self):
         """Of rows that are held out: the classes alone."""
-        return Labels(self.classes, np.zeros(len(self.classes)), np.zeros(len(self.classes), np.int64))
+        totals, n_rows = np.zeros(len(self.classes)), np.zeros(len(self.classes), np.int64)
+        return Labels(self.classes, totals, n_rows, 0, self.classes[:0])
 
 
 class Weighing(NamedTuple):

@@ -286,4 +286,7 @@ def pose_blocks(options, reader, checkpoint, validate_held_out):
             raise ValueError("The blocks held out to validate with have no rows: pass X_val and y_val.")
         validation = HeldOutBlocks(reader, held_out, weighing)
     options = with_epochs(options, source.n_rows, in_memory=False)
+    if not options.shuffle:
+        _, counts = weighing.weighed(found.labels)
+        _validation.warn_of_sorted_rows(found.labels.n_changes, counts, options.batch_size)
     return Problem(source, options, weighing.classes, found.labels.totals, validation)

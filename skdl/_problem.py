@@ -93,7 +93,8 @@ def pose(options, X, y, classes, weight, *, rows=None, held_out=None, is_finite=
         weight_kept = None if weight_rows is None else weight_rows[kept]
         held_out = X, y_rows[kept], weight_kept, kept if rows is None else rows[kept]
     if not options.shuffle:
-        _validation.warn_of_sorted_rows(y_rows[used], len(classes), options.batch_size)
+        visited = y_rows[used]
+        _validation.warn_of_sorted_rows(np.count_nonzero(np.diff(visited)), np.bincount(visited), options.batch_size)
     if rows is not None:
         used = rows[used]
         if weight_rows is not None:

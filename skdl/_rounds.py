@@ -145,6 +145,7 @@ def pose(options, runtime, parts, *, seed, rounds_per_epoch="auto", weighted=Fal
     options = with_epochs(options, n_rows)
     n_threads = runtime.n_threads
     if not options.shuffle:
+        _validation.warn_of_sorted_rows(labels.n_changes, counts, options.batch_size)
         n_threads = min(n_threads, len(parts))
     shared = sizes(n_rows, n_threads, options, rounds_per_epoch)
     exchange = exchange._replace(n_shards=shared.n_shards)

@@ -316,11 +316,14 @@ def classes_of_stream(classes, known):
     return classes
 
 
-def warn_of_sorted_rows(y, n_classes, batch_size):
-    """Warn where rows that are visited in their order come class by class: the last class then is what the model knows."""
-    changes = np.count_nonzero(np.diff(y))
-    mixed = len(y) * (1 - ((np.bincount(y, minlength=n_classes) / len(y)) ** 2).sum())  # in a random order
-    if len(y) > batch_size and changes < 0.1 * mixed:
+def warn_of_sorted_rows(changes, of_classes, batch_size):
+    """Warn where rows that are visited in their order come class by class: the last class then is what the model knows.
+
+    changes: from one label to the next. of_classes: the number of rows of each class.
+    """
+    n_rows = of_classes.sum()
+    mixed = n_rows * (1 - ((of_classes / n_rows) ** 2).sum())  # in a random order
+    if n_rows > batch_size and changes < 0.1 * mixed:
         warn(
             f"shuffle=False visits the rows in their order, in which labels change {changes} times (in a random order about "
             f"{mixed:.0f} times): the last rows that are visited weigh most. Shuffle the rows once, or set shuffle=True.",

@@ -257,6 +257,27 @@ def test_callbacks_are_told_of_blocks(small_buffer):
     assert Watch.tasks == (["blocks"] * n + ["epoch"]) * 2 + ["fit"]
 
 
+@pytest.mark.filterwarnings("ignore:A buffer of")
+@pytest.mark.parametrize("piece_bytes", [256 * ROWS, 20_000])
+@pytest.mark.parametrize(
+    "y", [Y, Y.astype(str), np.array([f"class {c}" for c in Y], dtype=object)], ids=["int", "str", "object"]
+)
+def test_sorted_rows_in_their_order_are_said(y, piece_bytes, small_buffer, monkeypatch):
+    """As those of arrays are."""
+    monkeypatch.setattr(skdl._out_of_core, "PIECE_BYTES", piece_bytes)
+    rows = np.argsort(Y, kind="stable")
+    model, said = make(shuffle=False), []
+    for data in ((X[rows], y[rows]), (blocks_of(X[rows], y[rows]),), (with_empty(blocks_of(X[rows], y[rows])),)):
+        with pytest.warns(UserWarning, match="labels change 9 times") as caught:
+            model.fit(*data)
+        said.append([str(each.message) for each in caught if "shuffle" in str(each.message)])
+    assert said[0] == said[1] == said[2]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="shuffle")
+        model.fit(blocks_of(X, y))
+        make().fit(blocks_of(X[rows], y[rows]))
+
+
 def test_few_blocks_of_sorted_rows_are_said(small_buffer):
     with pytest.warns(UserWarning, match=r"holds 2 of the 8 blocks"):
         make().fit(blocks_of(X, rows=250))

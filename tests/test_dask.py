@@ -358,6 +358,13 @@ def test_too_many_workers_are_not_used(client):
         fitted(DX[::10], DY[::10])
 
 
+def test_sorted_rows_in_their_order_are_said(client):
+    with pytest.warns(
+        UserWarning, match="shuffle=False visits the rows in their order, in which labels change 2 times"
+    ):
+        fitted(shuffle=False)
+
+
 def test_a_failed_fit_draws_nothing_and_leaves_the_model(client):
     seed = np.random.RandomState(3)
     estimator = fitted(random_state=seed)
