@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import signal
+import time
 import warnings
 
 import dask
@@ -14,7 +15,7 @@ import pandas as pd
 import pytest
 from _data import error, log_loss, logits
 from _helpers import same_model
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, KilledWorker, LocalCluster, WorkerPlugin
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils import check_random_state
@@ -351,6 +352,33 @@ def test_an_error_of_the_loader_comes_through(client):
     with pytest.raises(RuntimeError, match=r"Dask gave up on a part of the work: KeyError: .*no such bucket") as caught:
         fitted(DX.map_blocks(load, dtype=np.float32, meta=X[:0]), DY)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_failed_fit_leaves_nothing_on_the_cluster(client):
+    """Although its traceback is held."""
+    before = set(client.futures)
+    with pytest.raises(ValueError, match="NaN") as caught:
+        fitted(DX * np.nan, DY)
+    for _ in range(200):  # the client lets go of them in its own thread
+        if set(client.futures) == before:
+            break
+        time.sleep(0.02)
+    assert set(client.futures) == before
+    assert caught.tb is not None
+
+
+def test_when_dask_gives_up(tmp_path):
+    """A chunk that kills each worker that loads it, for want of memory for example."""
+
+    def load(block):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), cluster(n_workers=1, processes=True) as mortal:
+        estimator = SoftmaxRegressionClassifier(client=mortal, **SHORT)
+        with pytest.raises(RuntimeError, match="Dask gave up on a part of the work: KilledWorker: ") as caught:
+            estimator.fit(DX.map_blocks(load, dtype=np.float32, meta=X[:0]), DY)
+    assert isinstance(caught.value.__cause__, KilledWorker)
+    assert not hasattr(estimator, "n_features_in_")
 
 
 def test_too_many_workers_are_not_used(client):

@@ -191,8 +191,8 @@ class SoftmaxRegressionClassifier(skdl.SoftmaxRegressionClassifier):
         options, rounds = check(self), self.rounds_per_epoch
         if rounds != "auto" and not (isinstance(rounds, Integral) and not isinstance(rounds, bool) and rounds >= 1):
             raise ValueError(f"rounds_per_epoch={rounds!r} is not valid: expected 'auto' or an integer >= 1.")
-        with self._unchanged_on_error():
-            runtime, has_own = self._runtime(), X_val is not None or y_val is not None
+        with self._unchanged_on_error(), self._runtime() as runtime:
+            has_own = X_val is not None or y_val is not None
             problem, features = _rounds.pose(
                 options,
                 runtime,

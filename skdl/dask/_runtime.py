@@ -1,6 +1,7 @@
 """Where functions run: on the workers of a client of Distributed, or by Dask's own scheduler in this process."""
 
 from contextlib import contextmanager
+from weakref import WeakSet
 
 import dask
 
@@ -18,16 +19,26 @@ def current_client():
 
 
 class Runtime:
-    """See `skdl._rounds.Runtime`. Handles are dask.delayed's; nothing is scattered, so what is lost can be made again."""
+    """See `skdl._rounds.Runtime`. Handles are dask.delayed's; nothing is scattered, so what is lost can be made again.
+
+    A context manager: when it is left, the cluster need not keep anything for it.
+    """
 
     def __init__(self, client):
-        self._client = client
+        self._client, self._kept = client, WeakSet()
         # Without workers the kernels' own threads do what there is to do, on one shard.
         self._threads = [1] if client is None else sorted(client.nthreads().values())
         if not self._threads:
             raise RuntimeError(
                 "The cluster has no workers yet: wait for them, by client.wait_for_workers(n) for example."
             )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for future in self._kept:  # the traceback of an error would hold them for as long as somebody holds it
+            future.release()
 
     @property
     def n_threads(self):
@@ -48,14 +59,22 @@ class Runtime:
         with _explained():
             if self._client is None:
                 return list(dask.persist(*handles))
-            return self._client.persist(handles)
+            from distributed import futures_of
+
+            kept = self._client.persist(handles)
+            self._kept.update(futures_of(kept))
+            return kept
 
     def result(self, handle):
         # Models are sent with the tasks that go on from them, on purpose, so Distributed need not warn of large ones.
         with _explained(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
             if self._client is None:
                 return handle.compute()
-            return self._client.compute(handle).result()
+            future = self._client.compute(handle)
+            try:
+                return future.result()
+            finally:
+                future.release()
 
 
 @contextmanager
