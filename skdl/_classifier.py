@@ -385,7 +385,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
                 backend,
                 start=start,
                 validate=problem.validator(backend),
-                hooks=task.epochs({"classes_": problem.classes}),
+                hooks=task.epochs({"classes_": problem.classes, **features}),
                 checkpoint=kept,
             )
             if solution.advice:

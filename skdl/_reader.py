@@ -1,10 +1,9 @@
 """Blocks on their way into memory: read ahead by a thread, checked, one buffer filled while the other is trained on."""
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cached_property
-from threading import Event
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +18,7 @@ BUFFER_BYTES = 2**28
 AHEAD = 4
 # A buffer with fewer blocks than these mixes sorted data too little (benchmarks/scale.py).
 ENOUGH_BLOCKS = 100
+_END = object()
 NO_LABELS = "it has no labels: expected (X, y) or (X, y, sample_weight)."
 NO_ROWS = "None of the blocks has a row."
 
@@ -152,19 +152,52 @@ def ahead(make, items):
 
     `stopping` is set when nobody wants the rest: a long `make` may look. Close this generator to have the thread gone.
     """
-    stopping, coming = Event(), deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="skdl-reader") as pool:
+    # Not a ThreadPoolExecutor: its semaphore is locked in Python code, and stays so where a KeyboardInterrupt comes between the
+    # lock and the `with` that holds it; both threads then wait for ever. These queues are C.
+    wanted, made, stopping = SimpleQueue(), SimpleQueue(), Event()
+
+    def work():
+        for item in iter(wanted.get, _END):
+            if stopping.is_set():
+                continue
+            try:
+                made.put((make(item, stopping), None))
+            except BaseException as error:
+                made.put((None, error))
+        made.put(_END)
+
+    def next_made():
+        result, error = made.get()
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # whose traceback has this frame
+        return result
+
+    thread = Thread(target=work, name="skdl-reader", daemon=True)
+    try:
         try:
-            for item in items:
-                coming.append(pool.submit(make, item, stopping))
-                if len(coming) == 2:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            stopping.set()
-            for future in coming:
-                future.cancel()
+            thread.start()
+        except KeyboardInterrupt:  # while `start` waited for the thread to say that it runs, which it will
+            wanted.put(_END)
+            with suppress(Empty):
+                made.get(timeout=5)
+            raise
+        n_coming = 0
+        for item in items:
+            wanted.put(item)
+            n_coming += 1
+            if n_coming == 2:
+                yield next_made()
+                n_coming -= 1
+        for _ in range(n_coming):
+            yield next_made()
+    finally:
+        stopping.set()
+        wanted.put(_END)
+        if thread.is_alive():
+            thread.join()
 
 
 def read_ahead(blocks):

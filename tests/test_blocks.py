@@ -1,9 +1,11 @@
 """Blocks: larger than memory, and otherwise like arrays."""
 
+import signal
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import warnings
 from itertools import islice
 
@@ -24,6 +26,7 @@ import skdl._blocks
 import skdl._checkpoint
 import skdl._data
 import skdl._out_of_core
+import skdl._reader
 from skdl import Blocks, SoftmaxRegressionClassifier, SoftmaxRegressionClassifierCV
 from skdl._backends import get_backend
 from skdl._data import Block, InMemory, less_mean
@@ -765,6 +768,25 @@ def test_ctrl_c(small_buffer):
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60
     )
     assert done.stdout == "False []\n" * 2, done.stderr
+
+
+def test_ctrl_c_while_the_reader_starts(monkeypatch):
+    """The thread may run although `start` has raised: it is gone all the same."""
+
+    class Late(threading.Thread):
+        def _bootstrap_inner(self):  # whose first act is to tell `start` that the thread runs
+            time.sleep(0.5)
+            super()._bootstrap_inner()
+
+    monkeypatch.setattr(skdl._reader, "Thread", Late)
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(skdl._reader.ahead(lambda item, stopping: item, range(3)))
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert [t.name for t in threading.enumerate() if t.name.startswith("skdl")] == []
 
 
 # ---- checkpoints

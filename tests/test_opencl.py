@@ -243,7 +243,7 @@ def test_no_block_is_written_where_the_device_still_reads(monkeypatch):
 
     monkeypatch.setattr(_memory, "LARGEST_X", 0)
     monkeypatch.setattr(_memory, "STAGING_BYTES", 100 * 4 * 64)
-    monkeypatch.setattr(Monitor, "advice", lambda *args: None)  # which looks at all rows again
+    monkeypatch.setattr(Monitor, "advice", lambda *args, **kwargs: None)  # which looks at all rows again
     model = make(lr=1e-3, alpha=0, max_iter=1, batch_size=100)
     monkeypatch.setattr(cl, "enqueue_marker", Marker)
     monkeypatch.setattr(np, "take", gather)
