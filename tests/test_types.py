@@ -26,9 +26,12 @@ def test_mypy(tmp_path):
         "--cache-dir",
         tmp_path,
     ]
+    environment = {**os.environ, "MYPYPATH": str(package.parent)}
+    if package.parent.name == "site-packages":  # where mypy looks unasked, and refuses to be sent
+        del environment["MYPYPATH"]
     done = subprocess.run(
         [*command, PROGRAM, MISUSES],
-        env={**os.environ, "MYPYPATH": str(package.parent)},
+        env=environment,
         cwd=tmp_path,
         capture_output=True,
         text=True,
