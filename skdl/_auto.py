@@ -38,7 +38,7 @@ def even_batch_size(n_rows, batch_size):
     return ceil_div(n_rows, ceil_div(n_rows, batch_size))
 
 
-def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_norm=None, full_batch=None):
+def auto_lr(source, scaling, sampled=None, *, n_outputs, batch_size, momentum, mean_squared_norm=None, full_batch=None):
     """The step size that lr="auto" starts with: the largest that is safe, by two bounds.
 
     1. Stability: heavy-ball descent on a quadratic of curvature L stands steps up to 2 (1 + momentum) / L (Polyak 1964),
@@ -51,10 +51,12 @@ def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_no
 
     In a stream, where minibatches of fewer rows than `full_batch` may follow each other, the noise counts always, and one
     minibatch may not move the intercept by more than its share of a full one.
+
+    sampled: `RandomRows` of the source, or None where an epoch does not visit all rows alike.
     """
     n_batches, bound = source.n_batches(batch_size), curvature_bound(n_outputs)
     of_intercept = 1.0 if full_batch is None else full_batch / batch_size
-    lr = 2 * (1 + momentum) / (bound * max(of_intercept, sampled_curvature(source, scaling, n_batches, batch_size)))
+    lr = 2 * (1 + momentum) / (bound * max(of_intercept, sampled_curvature(source, scaling, sampled, batch_size)))
     if mean_squared_norm is None:
         mean_squared_norm = scaling.mean_square.sum()
     if (n_batches > 1 or full_batch is not None) and mean_squared_norm > 0:
@@ -63,16 +65,18 @@ def auto_lr(source, scaling, *, n_outputs, batch_size, momentum, mean_squared_no
     return float(lr)
 
 
-def sampled_curvature(source, scaling, n_batches, batch_size):
+def sampled_curvature(source, scaling, sampled, batch_size):
     """The largest curvature of a few minibatches."""
     row_values = 1 + int(source.row_values) if source.is_sparse else source.n_features
     size = max(1, min(batch_size, SAMPLE_ROWS, SAMPLE_VALUES // row_values))
-    if n_batches > 1 or SAMPLED_BATCHES * size < source.n_rows:
-        X, weight = source.draw(min(SAMPLED_BATCHES * size, source.n_rows), np.random.default_rng(0))
+    n_rows = min(SAMPLED_BATCHES * size, source.n_rows)
+    if sampled is not None and n_rows <= len(sampled.rows):
+        _, U, weight = sampled
     else:
-        X, weight = source.sample(source.rows)
-    n_sampled = len(weight) // size
-    U, weight = scaling.apply(X[: n_sampled * size]), weight[: n_sampled * size]
+        X, weight = source.draw(n_rows, np.random.default_rng(0))
+        U = scaling.apply(X)
+    n_sampled = n_rows // size
+    U, weight = U[: n_sampled * size], weight[: n_sampled * size]
     if sparse.issparse(U):
         # Of all minibatches together: one heavy row, whose features are mostly its own, makes that of its minibatch large
         # and does no harm.

@@ -13,6 +13,7 @@ from scipy.special import expit, logsumexp
 
 from skdl import _softmax
 from skdl._products import lanczos, products
+from skdl._sampling import FEWEST_ROWS, squared_lengths
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
@@ -20,8 +21,8 @@ SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.03, 0.1
 # Steps that a model has made before it is asked, a third of those of a default fit.
 FEWEST_STEPS = 30
-# Rows that the updates look at: as many as have so many values, or probabilities, but no fewer and no more than these.
-SAMPLE_VALUES, SAMPLE_PROBABILITIES, FEWEST_ROWS, MOST_ROWS = 2**19, 2**17, 256, 8192
+# Rows that the updates look at: as many as have so many values, or probabilities.
+SAMPLE_VALUES, SAMPLE_PROBABILITIES = 2**19, 2**17
 # Up to SMALL features all eigenvalues of mean u u^T are found, beyond by PROBES random vectors and STEPS with each.
 SMALL, PROBES, STEPS = 64, 4, 10
 # How much faster the loss may fall with the size of a model than the penalty grows, if the model counts as trained, with L2
@@ -167,19 +168,18 @@ def lowest_margin(sampled, weight, n_rows):
 
 
 class Sample:
-    """Some of the rows, at which the updates of alpha look."""
+    """Some of the `RandomRows`, at which the updates of alpha look."""
 
-    def __init__(self, source, scaling, backend, *, standardize):
+    def __init__(self, sampled, source, scaling, backend, *, standardize):
         self.scaling, self.q = scaling, np.ones(source.n_features) if standardize else scaling.scale
-        n_sampled = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
-        rows = np.random.default_rng(0).choice(source.rows, min(n_sampled, source.n_rows), replace=False)
-        sample, weight = source.sample(rows)
-        U = _in_units_of(self.q, scaling.apply(sample))
+        n_rows = max(FEWEST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values)))
+        rows, U, weight = (of_rows[:n_rows] for of_rows in sampled)
+        U = _in_units_of(self.q, U)
         products_of_U = products(U)
         self.spectrum = Spectrum.of(U, products_of_U, weight / weight.mean(), source.n_rows, scaling)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
         self.y, self.weight = source.block.y[rows[:n_looked_at]], weight[:n_looked_at]
-        self.squared_norm, self._multiply = _squared_norms(U)[:n_looked_at], products_of_U[0]
+        self.squared_norm, self._multiply = squared_lengths(U)[:n_looked_at], products_of_U[0]
 
     def logits(self, coef, intercept):
         """Those of a model in the units of U, (n_rows, n_outputs) float64."""
@@ -236,10 +236,3 @@ def _in_units_of(q, U):
     if (q == 1).all():
         return U
     return U @ sparse.diags_array(1 / q).tocsr() if sparse.issparse(U) else U / q.astype(U.dtype)
-
-
-def _squared_norms(U):
-    """|u|^2 of each row."""
-    if sparse.issparse(U):
-        return np.bincount(np.repeat(np.arange(U.shape[0]), np.diff(U.indptr)), U.data.astype(float) ** 2, U.shape[0])
-    return np.einsum("ij,ij->i", U, U).astype(np.float64)

@@ -13,7 +13,7 @@ from skdl._auto import SAMPLE_VALUES as BATCH_VALUES
 from skdl._auto import SAMPLED_BATCHES
 from skdl._backends import ColumnTotals, get_backend
 from skdl._data import Block, Described, InMemory, stacked
-from skdl._evidence import FEWEST_ROWS, MOST_ROWS
+from skdl._sampling import FEWEST_ROWS, MOST_ROWS
 
 
 class Labels(NamedTuple):

@@ -10,6 +10,7 @@ from skdl._auto import auto_lr, even_batch_size
 from skdl._evidence import Evidence, Sample, initial_alpha
 from skdl._reduction import RowSpace, spans_little
 from skdl._sampling import (
+    RandomRows,
     evenly_drawn,
     far_rows,
     lengths,
@@ -83,18 +84,24 @@ class Survey:
 
     def drawn(self, seen, standard, length, options):
         """See `evenly_drawn`."""
-        key = "drawn", id(seen), id(standard), options.shuffle
-        return self._once(key, evenly_drawn, seen, standard, length, shuffle=options.shuffle and seen.draws)
+        key, shuffle = ("drawn", id(seen), id(standard), options.shuffle), options.shuffle and seen.draws
+        return self._once(key, evenly_drawn, seen, standard, length, self.random_rows(seen, standard), shuffle=shuffle)
+
+    def random_rows(self, seen, standard):
+        """The `RandomRows` by which all are judged."""
+        return self._once(("random rows", id(seen), id(standard)), RandomRows.of, seen, standard)
 
     def sample(self, seen, standard, backend, options):
         """The `Sample` that updates of alpha look at."""
         key = "sample", id(seen), id(standard), options.standardize
-        return self._once(key, Sample, seen, standard, backend, standardize=options.standardize)
+        sampled = self.random_rows(seen, standard)
+        return self._once(key, Sample, sampled, seen, standard, backend, standardize=options.standardize)
 
-    def auto_lr(self, drawn, standard, *, batch_size, momentum, **how):
+    def auto_lr(self, seen, drawn, standard, *, batch_size, momentum, **how):
         """See `auto_lr`."""
         key = "lr", id(drawn), id(standard), batch_size, momentum
-        return self._once(key, auto_lr, drawn, standard, batch_size=batch_size, momentum=momentum, **how)
+        sampled = self.random_rows(seen, standard) if drawn is seen else None
+        return self._once(key, auto_lr, drawn, standard, sampled, batch_size=batch_size, momentum=momentum, **how)
 
 
 def make_plan(survey, options, *, turns=False):
@@ -128,6 +135,7 @@ def make_plan(survey, options, *, turns=False):
         if source.n_batches(batch_size) > 1:
             drawn, noise = survey.drawn(seen, standard, length, options)
         lr = survey.auto_lr(
+            seen,
             drawn,
             standard,
             batch_size=batch_size,

@@ -8,6 +8,8 @@ curvature. They keep the weight with which their leverage, weight |u|^2, is boun
 linear models (Carroll and Pederson 1993).
 """
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import sparse
 
@@ -20,27 +22,48 @@ LONG, LEVERAGE, LEVERAGE_OF_A_ROW = 5, 1.0, 0.01
 UNEVEN = 1.5
 # Share of the draws that is the same for all rows, so that none is seldom seen (Needell, Srebro and Ward: partial bias).
 UNIFORM = 0.2
-# Rows from which it is seen whether lengths are uneven; values of a piece of rows whose lengths are computed together.
-SAMPLE_ROWS, PIECE_VALUES = 1024, 2**18
+# Values of the rows by which all rows are judged, but no fewer and no more rows than these; values of a piece of rows whose
+# lengths are computed together.
+SAMPLE_VALUES, FEWEST_ROWS, MOST_ROWS, PIECE_VALUES = 2**20, 256, 8192, 2**18
 
 
-def lengths(source, scaling, rows=None):
-    """|u| of some rows of a source (None: all that it visits), (n_rows,) float64."""
-    rows, X = source.rows if rows is None else rows, source.block.X
+class RandomRows(NamedTuple):
+    """Some rows of a source, in random order, by which all are judged: their numbers, u and weights."""
+
+    rows: np.ndarray
+    U: object
+    weight: np.ndarray
+
+    @classmethod
+    def of(cls, source, scaling):
+        n_rows = max(FEWEST_ROWS, min(MOST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values))))
+        rows = np.random.default_rng(0).choice(source.rows, min(n_rows, len(source.rows)), replace=False)
+        X, weight = source.sample(rows)
+        return cls(rows, scaling.apply(X), weight)
+
+
+def lengths(source, scaling):
+    """|u| of the rows that a source visits, (n_rows,) float64."""
+    rows, X = source.rows, source.block.X
     length = np.empty(len(rows))
     n_piece = max(1, PIECE_VALUES // (1 + int(source.row_values)))
-    with np.errstate(over="ignore"):
-        for start in range(0, len(rows), n_piece):
-            U = scaling.apply(X[rows[start : start + n_piece]])
-            if sparse.issparse(U):
-                square = U.data.astype(np.float64) ** 2
-                part = sparse.csr_array((square, U.indices, U.indptr), shape=U.shape).sum(axis=1)
-            else:
-                part = np.einsum("nd,nd->n", U, U)
-                if not np.isfinite(part).all():  # float64, which takes ten times as long, has room for a corrupt row
-                    part = np.einsum("nd,nd->n", U, U, dtype=np.float64)
-            length[start : start + n_piece] = np.sqrt(part)
+    for start in range(0, len(rows), n_piece):
+        length[start : start + n_piece] = np.sqrt(squared_lengths(scaling.apply(X[rows[start : start + n_piece]])))
     return length
+
+
+def squared_lengths(U):
+    """|u|^2 of each row, (n_rows,) float64."""
+    with np.errstate(over="ignore"):
+        if sparse.issparse(U):
+            square = U.data.astype(np.float64) ** 2
+            return sparse.csr_array((square, U.indices, U.indptr), shape=U.shape).sum(axis=1)
+        square = np.einsum("nd,nd->n", U, U)
+        if np.isfinite(square).all():
+            return square.astype(np.float64)
+        return np.einsum(
+            "nd,nd->n", U, U, dtype=np.float64
+        )  # which takes ten times as long, and has room for a corrupt row
 
 
 def may_hold_long_rows(source, scaling, statistics):
@@ -130,18 +153,16 @@ def held_share(weight, length, is_long):
     return np.minimum(1, bound / leverage)
 
 
-def evenly_drawn(source, scaling, length, *, shuffle):
+def evenly_drawn(source, scaling, length, sampled, *, shuffle):
     """The source, drawn from so that gradients are of even length where they are not and it is shuffled; and the mean of
     |weight u|^2 over its rows as they are drawn, or None where that of u, from the statistics, will do.
 
-    length: |u| of each row, or None where no row is long; then a sample tells whether all rows are worth a look.
+    length: |u| of each row, or None where no row is long; then `RandomRows` tell whether all rows are worth a look.
     """
     weight = source.weight
     if length is None and not is_uneven(weight):
-        rows = source.rows
-        if len(rows) > SAMPLE_ROWS:
-            rows = np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False)
-        if not is_uneven(source.sample(rows)[1] * _with_intercept(lengths(source, scaling, rows))):
+        of_sample = np.sqrt(squared_lengths(sampled.U))
+        if not is_uneven(sampled.weight * _with_intercept(of_sample)):
             return source, None
     if length is None:
         length = lengths(source, scaling)

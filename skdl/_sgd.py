@@ -33,9 +33,10 @@ from sklearn.utils import check_random_state
 
 from skdl._backends import ceil_div
 from skdl._convergence import Monitor, View, loss_and_gradient
-from skdl._evidence import FEWEST_ROWS, Evidence, Sample
+from skdl._evidence import Evidence, Sample
 from skdl._plan import Survey, make_plan, standard_scaling
 from skdl._reduction import OccurringColumns, is_full
+from skdl._sampling import FEWEST_ROWS, RandomRows
 from skdl._schedule import Patience, Schedule
 from skdl._stream import FIT_VISITS, Average, Stream, carried_over, carried_velocity
 from skdl._validation import check_model
@@ -231,7 +232,8 @@ def train_part(plan, source, options, rng, start, stream):
         [coef], [intercept] = scaling.unscale_parameters(*training.parameters())
         left = replace(left, last=(coef, intercept))
     if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
-        sample = Sample(plan.seen, plan.standard, plan.backend, standardize=options.standardize)
+        sampled = RandomRows.of(plan.seen, plan.standard)
+        sample = Sample(sampled, plan.seen, plan.standard, plan.backend, standardize=options.standardize)
         evidence = Evidence(sample, options.l1_ratio, left.total_weight)
         told = evidence.updated(solution.alpha, solution.coef, solution.intercept)
         left = left.with_alpha(np.sqrt(solution.alpha * told))  # half way: the model is still on its way

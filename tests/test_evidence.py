@@ -11,7 +11,6 @@ from sklearn.model_selection import train_test_split
 
 from skdl import SoftmaxRegressionClassifier, _evidence
 from skdl._evidence import (
-    FEWEST_ROWS,
     LARGEST_FACTOR,
     SMALL,
     Spectrum,
@@ -21,6 +20,7 @@ from skdl._evidence import (
     slope,
 )
 from skdl._products import products
+from skdl._sampling import FEWEST_ROWS
 from skdl._scaling import Scaling
 
 
