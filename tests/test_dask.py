@@ -474,6 +474,17 @@ def test_a_short_minibatch_makes_a_part_of_a_step():
     np.testing.assert_allclose([epoch.sizes(27, 10, i)[0] for i in (0, 1)], [[1, 0.75 * 0.3], [0.5, 0.25 * 0.4]])
 
 
+def test_an_average_weighs_shards_by_their_rows():
+    def state(n_rows, value):
+        pair = np.full((1, 2, 3), value, np.float32), np.full((1, 2), value, np.float32)
+        return _shards.State(n_rows, np.array([value]), pair, pair)
+
+    mean = _shards.average([state(1, 4.0), state(3, 8.0)], state(9, 16.0))
+    assert mean.n_rows == 4 and mean.loss == 28
+    for pair in (mean.parameters, mean.velocity):
+        np.testing.assert_array_equal(np.concatenate([a.ravel() for a in pair]), 7)
+
+
 def test_an_exchange_is_even_and_loses_no_row():
     x = np.arange(1000, dtype=np.float32)[:, np.newaxis]
     parts = [(x[part], np.arange(len(part)) % 2, None) for part in np.array_split(np.arange(1000), 13)]
