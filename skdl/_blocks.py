@@ -196,7 +196,7 @@ class Blocks:
         path : str or path
             A folder that is made: X.npy, or data.npy, indices.npy and indptr.npy of CSR; y.npy, numbers of classes.npy; and
             sample_weight.npy. If it exists, nothing is written, and the blocks are those that it holds: delete it when the
-            data change.
+            data change. The names of a data frame's columns are not kept.
 
         Returns
         -------
