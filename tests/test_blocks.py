@@ -202,6 +202,14 @@ def test_few_rows_of_positive_weight(small_buffer):
         assert of_blocks < 1.1 * of_array
 
 
+def test_a_class_without_weight(small_buffer):
+    """Its rows are none."""
+    model = make(class_weight={0: 0.0}).fit(blocks_of(X, Y, WEIGHT))
+    expected = make(class_weight={0: 0.0}).fit(X, Y, WEIGHT)
+    assert model._stream["n_rows"] == expected._stream["n_rows"] == np.count_nonzero(Y)
+    assert model._stream["total_weight"] == pytest.approx(expected._stream["total_weight"])
+
+
 def test_the_order_follows_from_sizes(small_buffer, monkeypatch, tmp_path):
     """A memmap is fitted as an array in memory is, and both as blocks are where they are large."""
     monkeypatch.setattr(skdl._blocks, "LARGE_BYTES", X.nbytes - 1)
