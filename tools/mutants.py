@@ -27,6 +27,7 @@ TESTS = {
     "loop": ["loop", "evidence", "convergence", "stream", "uneven_rows", "inputs", "weights", "partial_fit", "early_stopping",
              "labels", "persistence", "numbers", "sizes", "fuzz", "bad_input", "ecosystem", "processes", "auto_lr", "training",
              "kernels", "search", "check_estimator"],
+    "larger": ["blocks", "dask"],
 }  # fmt: skip
 KERNELS, MICRO, TABLE = "skdl/_kernels.pyx", "skdl/_microkernels_isa_real.h", "skdl/_microkernels.h"
 CSR, REDUCTION = "skdl/_microkernels_csr.h", "skdl/_reduction.py"
@@ -40,11 +41,16 @@ DATA, VALIDATION = "skdl/_data.py", "skdl/_validation.py"
 PARAMETERS, CALLBACKS = "skdl/_parameters.py", "skdl/_callbacks.py"
 OPENMP, LAYOUTS, THREADS = "skdl/openmp/_backend.py", "skdl/openmp/_layouts.py", "skdl/openmp/_threads.py"
 PREDICTOR = "skdl/openmp/_predictor.py"
+BLOCKS, READER, FIRST_PASS = "skdl/_blocks.py", "skdl/_reader.py", "skdl/_first_pass.py"
+OUT_OF_CORE, CHECKPOINT = "skdl/_out_of_core.py", "skdl/_checkpoint.py"
+SHARDS, ROUNDS = "skdl/_shards.py", "skdl/_rounds.py"
 
 # The tests of a module come before all others: most of its mutants die there.
 TESTS_OF = {
     EVIDENCE: "evidence", SAMPLING: "uneven_rows", CONVERGENCE: "convergence", SCHEDULE: "convergence", STREAM: "stream",
     VALIDATION: "bad_input", CALLBACKS: "ecosystem", THREADS: "processes", SEARCH: "search",
+    BLOCKS: "blocks", READER: "blocks", FIRST_PASS: "blocks", OUT_OF_CORE: "blocks", CHECKPOINT: "blocks",
+    SHARDS: "dask", ROUNDS: "dask",
 }  # fmt: skip
 
 MUTANTS = [
@@ -407,6 +413,30 @@ MUTANTS = [
     ("candidates have orders of their own", SEARCH, "if not isinstance(self.random_state, Integral):", "if False:"),
     ("the best of the training scores", SEARCH, "if rows[0, 0] % 2 else", "if False else"),
     ("a validation set that stops no search", SEARCH, "**(given_val if model.early_stopping else {})", "**{}"),
+    # ---- larger than memory
+    ("a map of a file that was replaced", BLOCKS, "_inode_at(root.ctypes.data) in (inode, None)", "True"),
+    ("classes of a cache are numbered in each block", BLOCKS,
+     'np.array([number_of[label] for label in labels.tolist()], np.int32)[numbers]', 'numbers.astype(np.int32)'),
+    ("a buffer without weights", READER, "self.weight[rows] = weight", "self.weight[rows] = 1"),
+    ("rows that are not put into the buffer", READER, "elif X.ctypes.data != self.X[rows].ctypes.data:", "elif False:"),
+    ("labels that change between blocks", FIRST_PASS, "bool(ends[0][1] != ends[1][0])", "False"),
+    ("total weight divided by its mean", FIRST_PASS, "total_weight=statistics.total_weight * mean",
+     "total_weight=statistics.total_weight"),
+    ("rows that class_weight leaves out count", FIRST_PASS, "labels.n_rows * (self.of_class > 0)", "labels.n_rows"),
+    ("blocks in one order in all epochs", OUT_OF_CORE, "[self.seed, self.epoch]", "[self.seed, 0]"),
+    ("rows in one order in all buffers", OUT_OF_CORE, "[*seed, g + 1]", "[*seed, 1]"),
+    ("a block that has changed its values' number", OUT_OF_CORE, "(len(block.y), block.n_stored) != before",
+     "len(block.y) != before.n_rows"),
+    ("a checkpoint of other data", CHECKPOINT, '"data": known_by(reader),', '"data": "",'),
+    ("an epoch begins again", CHECKPOINT, "source.n_groups_done, n_done = saved", "_, n_done = saved"),
+    ("a checkpoint of two fits", CHECKPOINT, "fcntl.LOCK_EX |", "fcntl.LOCK_SH |"),
+    # ---- larger than a machine
+    ("all shards weigh the same", SHARDS, "state.n_rows / n_rows, dtype", "1 / len(states), dtype"),
+    ("a short minibatch makes a whole step", SHARDS, "sizes[:, -1] *= rounds[i] % batch_size / batch_size", "pass"),
+    ("the loss of the last round", SHARDS, "0.0 if before is None else before.loss", "0.0"),
+    ("shards of CSR are not centred", SHARDS, "    less_mean(X, mean)\n    return shard", "    return shard"),
+    ("shards in one order in all epochs", ROUNDS, "(self.seed, epoch) for", "(self.seed, 0) for"),
+    ("each round starts where the epoch did", ROUNDS, "_shards.round_of, shard, state,", "_shards.round_of, shard, before,"),
 ]  # fmt: skip
 
 RACES = {name for name, *_ in MUTANTS if "barrier" in name} - {"barrier that never opens", "barrier that wakes nobody"}
@@ -495,7 +525,8 @@ def judge(mutant):
     try:
         if is_kernel and name not in RACES and not folder.build():
             return name, "ERROR: it does not compile"
-        kind = "races" if name in RACES else "kernels" if is_kernel else "loop"
+        larger = TESTS_OF.get(file) in TESTS["larger"]
+        kind = "races" if name in RACES else "kernels" if is_kernel else "larger" if larger else "loop"
         killer = folder.test(sorted(TESTS[kind], key=lambda module: module != TESTS_OF.get(file)))
         return name, f"killed by {killer}" if killer else "SURVIVED"
     finally:
@@ -507,7 +538,7 @@ def judge(mutant):
 def main(names):
     chosen = [mutant for mutant in MUTANTS if not names or mutant[0] in names]
     left = []
-    control = Folder().test(TESTS["loop"])
+    control = Folder().test(TESTS["loop"]) or Folder().test(TESTS["larger"])
     if control:
         sys.exit(f"The tests fail without a mutant: {control}")
     with ThreadPoolExecutor(WORKERS) as pool:
