@@ -340,6 +340,9 @@ def check_weight(weight, n_samples, name="sample_weight", *, allow_zeros=False):
     check_on_host(weight, name)
     if isinstance(weight, Real):
         weight = np.full(n_samples, weight, dtype=np.float64)
+    dtype = weight.dtype if hasattr(weight, "dtype") else np.asarray(weight).dtype
+    if str(dtype).lower().startswith(NOT_NUMBERS):
+        raise TypeError(f"{name} holds values of type {dtype}: expected numbers >= 0.")
     weight = check_array(weight, dtype=np.float64, ensure_2d=False, input_name=name)
     if weight.shape != (n_samples,):
         raise ValueError(f"{name} has shape {weight.shape}: expected ({n_samples},), one weight for each row.")

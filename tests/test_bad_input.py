@@ -225,7 +225,8 @@ row("negative weight", "sample_weight", "negative|>= 0", "-0.5", methods=FITS, s
 row("weights all zero", "weight", "zero", methods=FITS, sample_weight=np.zeros(N))
 row("one weight missing", "sample_weight", str(N), str(N - 1), methods=FITS, sample_weight=np.ones(N - 1))
 row("2-D weights", "sample_weight", r"\(30, 1\)|1D", methods=FITS, sample_weight=np.ones((N, 1)))
-row("weights of text", "sample_weight|could not convert", methods=FITS, sample_weight=["heavy"] * N)
+for name, values in ("text", ["heavy"] * N), ("numbers as text", ["1"] * N), ("durations", np.ones(N, "m8[s]")):
+    row(f"weights: {name}", "sample_weight holds values of type", error=TypeError, methods=FITS, sample_weight=values)
 row(
     "weights and class weights leave nothing", "weight", "zero", methods=FITS,
     params={"class_weight": {0: 0.0}}, sample_weight=(Y == 0).astype(float),
