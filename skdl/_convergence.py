@@ -44,6 +44,7 @@ class View(Enum):
     """What a look at the optimum shows."""
 
     UNKNOWN = auto()
+    FAR = auto()
     NOT_NEAR = auto()
     NEAR = auto()
     AT_OPTIMUM = auto()
@@ -217,7 +218,9 @@ class Monitor:
         gap = self.measure(alpha, coef, intercept, STEPS_ON_THE_WAY)
         if gap.excess < self.options.tol:
             return View.AT_OPTIMUM
-        return View.NEAR if gap.excess < NEAR * gap.objective else View.NOT_NEAR
+        if gap.excess < NEAR * gap.objective:
+            return View.NEAR
+        return View.FAR if gap.is_far else View.NOT_NEAR
 
     def advice(self, alpha, coef, intercept, loss_curve, *, at_optimum):
         """What to tell the user of a fit that ended here, far from its optimum; None where it is near.

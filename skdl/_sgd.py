@@ -540,7 +540,9 @@ class Course:
                 at_end
                 and holds
                 and (
-                    view is View.NEAR or schedule.is_over(history, measured=n_batches > 1 and view is not View.UNKNOWN)
+                    view is View.NEAR
+                    # A loss that is flat where the optimum is far away has overshot it, and the penalty still falls.
+                    or schedule.is_over(history, measured=n_batches > 1 and view is View.NOT_NEAR)
                 )
             ):
                 schedule.fall_after(epoch)

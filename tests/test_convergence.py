@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import reference
-from _helpers import DIGITS, LABELS, Problem, make, quiet_fit, same_model
+from _helpers import DIGITS, LABELS, Problem, make, objective, quiet_fit, same_model
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
 from sklearn.base import clone
@@ -101,6 +101,18 @@ def test_the_defaults_converge_and_stop(name):
     clf = SoftmaxRegressionClassifier(random_state=0)
     assert words(clf, X, y) is None
     assert clf.n_iter_ == len(clf.loss_curve_) < 3000 / np.ceil(len(y) / 128)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_the_step_holds_while_the_penalty_falls(name):
+    """Where it has overshot the loss is flat, and small: most of the objective is penalty, and far from its optimum."""
+    X, y = DATASETS[name](return_X_y=True)
+    X, y = X[::4] if name == "digits" else X, y[::4] if name == "digits" else y
+    clf = SoftmaxRegressionClassifier(alpha=1e-4, random_state=0)
+    assert words(clf, X, y) is None
+    longest = quiet_fit(clone(clf).set_params(max_iter=20_000, tol=1e-7), X, y)
+    least = objective(longest, X, y, 1e-4)
+    assert objective(clf, X, y, 1e-4) < least + max(0.05 * least, 0.005)
 
 
 def test_few_epochs_need_more():
