@@ -16,6 +16,7 @@ from skdl._sampling import (
     lengths,
     long_rows,
     may_hold_long_rows,
+    rows_with_odd_values,
     warn_of_long_rows,
     with_bounded_leverage,
 )
@@ -179,8 +180,8 @@ def coordinates(source, options, backend, stream):
     """The source, centred where it is CSR with columns stored in all rows; `Statistics` of its rows; the `Scaling` that follows
     from them and those of the stream so far, if there is one; and |u| of each row, or None where no row can be long.
 
-    Long rows have no say in the statistics, but for those of columns in which only they differ: rare categories, for example,
-    which then do not make a row long.
+    Long rows, and those with an odd value, have no say in the statistics, but for those of columns in which only they differ:
+    rare categories, for example, which then do not make a row long.
     """
 
     def standard(here):
@@ -205,10 +206,12 @@ def coordinates(source, options, backend, stream):
     length, (known, scaling) = None, standard(here)
     if not source.draws:
         warn_of_long_rows(source, scaling, known)
-    elif may_hold_long_rows(source, scaling, known):
-        length = lengths(centred(scaling), scaling)
-        is_long = long_rows(length)
-        if is_long.any():
+    else:
+        is_long = rows_with_odd_values(source, here)
+        if may_hold_long_rows(source, scaling, known):
+            length = lengths(centred(scaling), scaling)
+            is_long = long_rows(length) if is_long is None else is_long | long_rows(length)
+        if is_long is not None and is_long.any():
             others = source.statistics(backend, source.rows[~is_long])
             differ = standard(others)[1].mean_square > 0
             here = here.with_columns(others, differ)

@@ -18,6 +18,9 @@ from skdl._warnings import warn
 # A row is long if it is LONG times as long as three quarters of the rows at least. Long rows together may have LEVERAGE of
 # the leverage of the others, each alone LEVERAGE_OF_A_ROW.
 LONG, LEVERAGE, LEVERAGE_OF_A_ROW = 5, 1.0, 0.01
+# A value is odd if it is ODD times as far from all others of its column as these are from each other, and these are FEWEST at
+# least. Sound images of bytes have columns of 0 and 1 with one value above 100, so that more than any byte is asked for.
+ODD, FEWEST = 256, 20
 # Rows are drawn by length where that takes the mean square of the gradient's noise down to 1 / UNEVEN.
 UNEVEN = 1.5
 # Share of the draws that is the same for all rows, so that none is seldom seen (Needell, Srebro and Ward: partial bias).
@@ -106,6 +109,27 @@ def long_rows(length):
     if len(positive) < 3:
         return np.zeros(len(length), dtype=bool)
     return length > LONG * np.quantile(positive, 0.75)
+
+
+def rows_with_odd_values(source, statistics):
+    """Which rows, (n_rows,) bool, have a value that sets the scale of its column alone, though the others vary; None: no row.
+
+    It makes up more than half of the sum of squares about the mean: only columns whose extremes allow it are looked at.
+    """
+    total_weight, mean, variance, low, high = statistics
+    may_hold_one = np.maximum(high - mean, mean - low) > np.sqrt(total_weight / 2) * np.sqrt(variance)
+    columns, rows = np.flatnonzero(may_hold_one & (variance > 0)), source.rows
+    if len(columns) == 0 or len(rows) < FEWEST:
+        return None
+    is_odd, n_piece = np.zeros(len(rows), dtype=bool), max(1, PIECE_VALUES // len(rows))
+    for first in range(0, len(columns), n_piece):
+        values = source.block.X[:, columns[first : first + n_piece]][rows]
+        values = (values.toarray() if sparse.issparse(values) else values).astype(np.float64)
+        for signed in (values, -values):
+            lowest, second, largest = np.partition(signed, [0, -2, -1], axis=0)[[0, -2, -1]]
+            odd = (second > lowest) & (largest - second > ODD * (second - lowest))
+            is_odd |= ((signed == largest) & odd).any(axis=1)
+    return is_odd if is_odd.any() else None
 
 
 def far_rows(length, scaling, stream):

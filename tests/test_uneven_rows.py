@@ -150,6 +150,36 @@ def test_a_corrupt_row_among_few():
     assert test_loss(model, X, y) < 1.05 * test_loss(fitted().fit(X, y), X, y)
 
 
+@pytest.mark.parametrize("container", [np.asarray, sparse.csr_array])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_corrupt_value_is_named_and_does_no_harm(sign, container):
+    """It would set the scale of its column alone, and its row would be no longer than others."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(2000, 10))
+    y = (X @ rng.normal(size=10) + rng.logistic(size=2000) > 0).astype(int)
+    rows = np.arange(1000)
+    clean = fitted(alpha="auto").fit(container(X[rows]), y[rows])
+    X[7, 3] = sign * 1e6
+    with pytest.warns(UserWarning, match=rf"1 {LONG}"):
+        model = fitted(alpha="auto").fit(container(X[rows]), y[rows])
+    assert test_loss(model, X[1000:], y[1000:]) < 1.02 * test_loss(clean, X[1000:], y[1000:])
+    np.testing.assert_allclose(model.scale_, clean.scale_, rtol=0.05)
+
+
+def test_a_column_with_one_large_value_may_be_sound():
+    """It is a rare category, a count, or has a heavy tail; or the rows are too few to say."""
+    rng, X, y = normal_rows(2000, 2)
+    columns = [
+        np.arange(2000) == 5,
+        np.where(np.arange(2000) == 6, 250, rng.poisson(0.01, 2000) > 0),
+        np.exp(2 * X[:, 0]),
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted().fit(np.column_stack([X, *columns]), y)
+        fitted().fit(np.c_[[1.0, 1.01, 1.0, 1.01, 9.0], [0, 1, 0, 1, 0]], [0, 1, 0, 1, 1])
+
+
 def test_a_rare_category_is_no_corrupt_row():
     _, X, y = normal_rows(2000, 2)
     X = np.column_stack([X[:, :2], np.arange(2000) == 5])
