@@ -94,7 +94,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         Whether a validation set decides when to stop. The step holds while the mean validation loss over 300 updates or more
         still falls by `tol`; then it falls as `lr_schedule` says. Kept are the coefficients of the best of the last epochs,
         whose step is below a tenth of the first: larger steps leave noise in them, and the best of many is the best by
-        chance. With a constant step the best of all epochs is kept.
+        chance. Earlier ones are kept where they were better in the mean over several. The step also falls once the mean
+        validation loss rises while that of training falls. With a constant step the best of all epochs is kept.
     validation_fraction : float in (0, 1), default=0.1
         Share of the rows held out for validation, stratified where there are enough, if `fit` is given no `X_val`.
     class_weight : dict, "balanced" or None, default=None

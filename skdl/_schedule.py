@@ -88,6 +88,43 @@ def is_flat(curve, n_epochs, tol):
     return np.mean(curve[-n_epochs:]) > np.mean(curve[-2 * n_epochs : -n_epochs]) - tol
 
 
+class HeldEpochs:
+    """What early stopping keeps of the epochs whose step holds, and whether the optimum has been passed in them.
+
+    Judged are stretches of 1, 2, 4 ... epochs by their mean losses: a single epoch of many may be the best by chance.
+    """
+
+    def __init__(self, tol):
+        self.tol, self.length, self.before = tol, 1, None  # mean (loss, validation loss) of the stretch before
+        self.losses, self.lowest = [], None  # (validation loss, epoch, coef, intercept) of this stretch
+        self.best_loss, self.best = (
+            np.inf,
+            None,
+        )  # the lowest mean validation loss, and (epoch, coef, intercept) of that stretch
+
+    def add(self, epoch, losses, parameters):
+        """Add (loss, validation loss) and parameters after an epoch. Returns whether the optimum has been passed: from one
+        stretch to the next the validation loss rose and that of training, which noise would raise as well, fell.
+        """
+        self.losses.append(losses)
+        if self.lowest is None or losses[1] < self.lowest[0]:
+            self.lowest = losses[1], epoch, *parameters
+        if len(self.losses) < self.length:
+            return False
+        mean, before = np.mean(self.losses, axis=0).tolist(), self.before
+        if mean[1] < self.best_loss:
+            self.best_loss, self.best = mean[1], self.lowest[1:]
+        self.length, self.before, self.losses, self.lowest = 2 * self.length, mean, [], None
+        return before is not None and mean[0] < before[0] and mean[1] > before[1] + self.tol
+
+    def state(self):
+        """As `Course.state` has it."""
+        return vars(self).copy()
+
+    def restore(self, state):
+        vars(self).update(state)
+
+
 class Patience:
     """Whether a loss has ceased to fall: no decrease of at least tol for n_iter_no_change epochs."""
 

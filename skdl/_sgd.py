@@ -37,7 +37,7 @@ from skdl._evidence import Evidence, Sample
 from skdl._plan import Survey, make_plan, standard_scaling
 from skdl._reduction import OccurringColumns, is_full
 from skdl._sampling import FEWEST_ROWS, RandomRows
-from skdl._schedule import Patience, Schedule
+from skdl._schedule import HeldEpochs, Patience, Schedule
 from skdl._stream import FIT_VISITS, Average, Stream, carried_over, carried_velocity
 from skdl._validation import check_model
 
@@ -415,7 +415,7 @@ class Course:
         self.options, self.monitor, self.advises = plan.options, Monitor(plan) if monitors else None, advises
         self.history, self.best_loss, self.best_parameters = History(), np.inf, None
         self.schedule = Schedule(plan.options, plan.source.n_batches(plan.options.batch_size))
-        self.patience = Patience(plan.options)
+        self.patience, self.held = Patience(plan.options), HeldEpochs(plan.options.tol)
         if plan.evidence is not None:
             self.schedule.settled_from = plan.evidence.be_due(
                 plan.options.max_iter, self.schedule.n_batches, holds=self.schedule.holds(0)
@@ -441,6 +441,7 @@ class Course:
             "best_parameters": self.best_parameters,
             "schedule": [self.schedule.n_epochs, self.schedule.fall_from],
             "patience": [self.patience.best, self.patience.epochs_without_change],
+            "held": self.held.state(),
             "updates": None if self.plan.evidence is None else self.plan.evidence.due,
             "monitor": self.monitor.state(),
         }
@@ -452,6 +453,7 @@ class Course:
         self.best_loss, self.best_parameters = state["best_loss"], state["best_parameters"]
         self.schedule.n_epochs, self.schedule.fall_from = state["schedule"]
         self.patience.best, self.patience.epochs_without_change = state["patience"]
+        self.held.restore(state["held"])
         if self.plan.evidence is not None:
             self.plan.evidence.due = state["updates"]
         self.monitor.restore(state["monitor"])
@@ -534,13 +536,17 @@ class Course:
             watched = history.validation_loss_curve[-1] if options.early_stopping else loss
             if options.early_stopping and schedule.has_fallen(epoch) and watched < self.best_loss:
                 self.best_loss, self.best_parameters, history.best_epoch = watched, current(), epoch + 1
+            passed = False
+            if options.early_stopping and holds and epoch >= schedule.settled_from:
+                passed = self.held.add(epoch + 1, (loss, watched), current())
             if options.lr_schedule == "constant":
                 stop = patience.is_out(watched)
             elif (
                 at_end
                 and holds
                 and (
-                    view is View.NEAR
+                    passed
+                    or view is View.NEAR
                     # A loss that is flat where the optimum is far away has overshot it, and the penalty still falls.
                     or schedule.is_over(history, measured=n_batches > 1 and view is View.NOT_NEAR)
                 )
@@ -549,6 +555,8 @@ class Course:
             asked = hooks.end(for_x)
             if stop or asked or view is View.AT_OPTIMUM or epoch + 1 == schedule.n_epochs:
                 break
+        if self.held.best_loss < self.best_loss < np.inf:
+            history.best_epoch, *self.best_parameters = self.held.best
         coef, intercept = unscaled()
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise diverged(epoch, options.lr, scaling)

@@ -69,3 +69,17 @@ def test_watching_does_not_change_the_model():
     same_model(watched, plain)
     assert not hasattr(plain, "validation_loss_curve_") and not hasattr(plain, "validation_scores_")
     assert not hasattr(watched.fit(X, y), "validation_loss_curve_")  # curves of another fit do not stay
+
+
+def test_a_falling_step_does_not_keep_what_was_overfitted():
+    """Where the optimum has long been passed when the step falls."""
+    X, y, X_val, y_val = noisy()
+    half = len(y_val) // 2
+    losses, n_epochs = {}, {}
+    for schedule in ("constant", "cosine"):
+        clf = make(max_iter=200, early_stopping=True, lr_schedule=schedule, alpha=0)
+        clf.fit(X, y, X_val=X_val[:half], y_val=y_val[:half])
+        losses[schedule] = log_loss(y_val[half:], clf.predict_proba(X_val[half:]))
+        n_epochs[schedule] = clf.n_iter_
+    assert losses["cosine"] < 1.02 * losses["constant"]
+    assert n_epochs["cosine"] < 50
