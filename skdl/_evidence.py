@@ -226,7 +226,10 @@ class Evidence:
         curvature = _softmax.mean_curvature(logits, sample.weight)
         if not self.due and self._ends_with_margins:
             # Of a row of any weight one is left out: a weight of 2 is two rows.
-            shares = sample.spectrum.shares(sample.squared_norm, curvature, strength, self._n_rows)
+            # One of less than 1, as long rows have it, takes no more along than that.
+            n_copies = sample.weight * (self._n_rows / sample.spectrum.n_rows)
+            squared_norm = sample.squared_norm * np.minimum(1, n_copies)
+            shares = sample.spectrum.shares(squared_norm, curvature, strength, self._n_rows)
             return alpha * margin_factor(logits, sample.y, sample.weight, shares, max(0.0, fall - growth), self._n_rows)
         return float(by_evidence(alpha, coef, curvature, sample.spectrum, self._n_rows, self._l1_ratio))
 

@@ -5,7 +5,7 @@ import pytest
 from _helpers import DIGITS, LABELS, make, quiet_fit
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import sparse
-from sklearn.datasets import load_breast_cancer, load_iris, load_wine
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
 
@@ -181,3 +181,13 @@ def test_many_classes_of_few_rows():
     X = rng.normal(size=(100, 20))[y] + rng.normal(size=(2000, 20))
     loss, model = held_out_loss(X, y)
     assert loss < min(held_out_loss(X, y, alpha=alpha)[0] for alpha in (model.alpha_ / 30, model.alpha_ * 30)) - 0.1
+
+
+def test_a_row_that_hardly_counts_is_hardly_left_out():
+    """A corrupt row keeps little weight, and without it the others' model would be much the same."""
+    X, y = load_digits(return_X_y=True)
+    X[5, 21] = 1e7
+    with pytest.warns(UserWarning, match="Check or clip"):
+        corrupt = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
+    without = SoftmaxRegressionClassifier(random_state=0).fit(np.delete(X, 5, axis=0), np.delete(y, 5))
+    assert without.alpha_ / 2 < corrupt.alpha_ < 2 * without.alpha_
