@@ -18,7 +18,7 @@ from skdl._callbacks import CallbackSupportMixin, Task, callback_managed
 from skdl._checkpoint import Checkpoint, identity
 from skdl._data import InMemory
 from skdl._model import SoftmaxModel
-from skdl._out_of_core import pose_blocks, read_whole
+from skdl._out_of_core import naming_blocks, pose_blocks, read_whole
 from skdl._parameters import check
 from skdl._problem import Problem, pose
 from skdl._reader import Reader
@@ -362,9 +362,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             whole = None if blocks is None else read_whole(reader)
             if blocks is None or whole is not None:
                 X, y, sample_weight = whole or (X, y, sample_weight)
-                kept = reader = None
                 names = None if whole is None else getattr(probe, "feature_names_in_", None)
                 problem, y = probe._pose(options, X, y, sample_weight, given_val, names)
+                kept = None
             else:
                 if kept is not None:
                     begun_with = [getattr(self, "coef_", None), getattr(self, "intercept_", None)]
@@ -380,15 +380,16 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             metadata = {"sample_weight": sample_weight}
             task = Task.of_fit(self, problem.options.max_iter, X=X, y=y, metadata=metadata)
             backend = problem.backend()
-            solution = solve(
-                problem.source,
-                problem.options,
-                backend,
-                start=start,
-                validate=problem.validator(backend),
-                hooks=task.epochs({"classes_": problem.classes, **features}),
-                checkpoint=kept,
-            )
+            with nullcontext() if whole is None else naming_blocks(reader):
+                solution = solve(
+                    problem.source,
+                    problem.options,
+                    backend,
+                    start=start,
+                    validate=problem.validator(backend),
+                    hooks=task.epochs({"classes_": problem.classes, **features}),
+                    checkpoint=kept,
+                )
             if solution.advice:
                 warn(solution.advice, ConvergenceWarning)
             self._store_fit(solution, problem, features)

@@ -1,6 +1,6 @@
 """A fit on blocks that do not fit into memory: one pass to know the rows, then epochs that read them in random order."""
 
-from contextlib import closing
+from contextlib import closing, contextmanager
 from copy import copy
 from itertools import count
 from typing import NamedTuple
@@ -38,6 +38,20 @@ def read_whole(reader):
     if not blocks:
         raise ValueError(NO_ROWS)
     return joined(blocks)
+
+
+@contextmanager
+def naming_blocks(reader):
+    """Name the block that is not finite where blocks that are fitted as one array are refused."""
+    try:
+        yield
+    except ValueError as error:
+        for i in range(len(reader)):
+            try:
+                _validation.check_finite(reader.read(i).X)
+            except ValueError:
+                raise ValueError(f"Block {i}: {error}") from error
+        raise
 
 
 def joined(blocks):

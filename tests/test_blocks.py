@@ -567,6 +567,16 @@ def test_faults_in_the_first_pass(change, message, small_buffer):
     fails_as_said(Faulty(change), message)
 
 
+@pytest.mark.parametrize("arguments", [{}, TEXTBOOK], ids=["auto", "textbook"])
+@pytest.mark.parametrize("form", ["dense", "csr"])
+def test_nan_in_few_blocks(form, arguments):
+    """They are fitted together, and the block is named all the same."""
+    values = ARRAYS[form].copy()
+    values[8 * ROWS + 1, 20] = np.nan
+    with pytest.raises(ValueError, match="Block 8: Input X contains NaN"):
+        SoftmaxRegressionClassifier(**arguments).fit(blocks_of(values))
+
+
 @pytest.mark.parametrize("piece_bytes", [1000, 2**25])
 def test_labels_of_two_kinds(piece_bytes, small_buffer, monkeypatch):
     """NumPy would make text of all of them, where blocks are joined."""
