@@ -454,6 +454,8 @@ class _OfParquet:
             import pyarrow.parquet
         except ImportError as error:
             raise ImportError("Blocks.from_parquet needs pyarrow: pip install pyarrow.") from error
+        if len(features) == 0:
+            raise ValueError("features is empty: expected the names of columns, or that of a column of lists.")
         paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(each) for each in path]
         if len(paths) == 1 and paths[0].is_dir():
             paths = sorted(paths[0].glob("*.parquet"))

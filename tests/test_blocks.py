@@ -447,6 +447,12 @@ def test_parquet_without_rows(tmp_path):
         Blocks.from_parquet(tmp_path / "b.parquet", ["x"], "label")
 
 
+def test_parquet_without_features(tmp_path):
+    pq.write_table(pa.table({"x": X[:, 20], "label": Y}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match="features is empty"):
+        Blocks.from_parquet(tmp_path / "a.parquet", [], "label")
+
+
 def test_parquet_of_uneven_lists(tmp_path):
     """Also where their mean length is a whole number."""
     pq.write_table(pa.table({"x": [[1.0, 2.0], [3.0], [4.0, 5.0, 6.0]], "label": [0, 1, 0]}), tmp_path / "rows.parquet")
