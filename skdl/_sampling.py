@@ -114,22 +114,31 @@ def long_rows(length):
 def rows_with_odd_values(source, statistics):
     """Which rows, (n_rows,) bool, have a value that sets the scale of its column alone, though the others vary; None: no row.
 
-    It makes up more than half of the sum of squares about the mean: only columns whose extremes allow it are looked at.
+    It makes up more than half of the sum of squares about the mean: only columns whose extremes allow it are looked at, and of
+    these in all rows only those that vary, and little, in some.
     """
     total_weight, mean, variance, low, high = statistics
     may_hold_one = np.maximum(high - mean, mean - low) > np.sqrt(total_weight / 2) * np.sqrt(np.maximum(variance, 0))
     columns, rows = np.flatnonzero(may_hold_one & (variance > 0)), source.rows
     if len(columns) == 0 or len(rows) < FEWEST:
         return None
+    some = np.random.default_rng(0).choice(rows, min(FEWEST_ROWS, len(rows)), replace=False)
+    values = np.partition(_dense(source.block.X[some][:, columns]), [1, -2], axis=0)
+    spread = values[-2] - values[1]  # of all but one
+    columns = columns[(spread > 0) & ((high - low)[columns] > ODD * spread)]
     is_odd, n_piece = np.zeros(len(rows), dtype=bool), max(1, PIECE_VALUES // len(rows))
     for first in range(0, len(columns), n_piece):
-        values = source.block.X[:, columns[first : first + n_piece]][rows]
-        values = (values.toarray() if sparse.issparse(values) else values).astype(np.float64)
+        values = _dense(source.block.X[:, columns[first : first + n_piece]][rows])
         for signed in (values, -values):
             lowest, second, largest = np.partition(signed, [0, -2, -1], axis=0)[[0, -2, -1]]
             odd = (second > lowest) & (largest - second > ODD * (second - lowest))
             is_odd |= ((signed == largest) & odd).any(axis=1)
     return is_odd if is_odd.any() else None
+
+
+def _dense(values):
+    """Some values of X, float64."""
+    return (values.toarray() if sparse.issparse(values) else values).astype(np.float64)
 
 
 def far_rows(length, scaling, stream):
