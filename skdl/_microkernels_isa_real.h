@@ -926,8 +926,8 @@ static void NAME(sparse_forward)(const skdl_task *t, int64_t start, int64_t n_ro
 static void NAME(sparse_backward)(const skdl_task *t, int64_t start, int64_t n_rows, int64_t blk, int64_t piece)
 { BY_WIDTH(sparse_backward, t, start, n_rows, blk, piece) }
 
-static void NAME(finish_lagged)(const skdl_task *t, int64_t j0, int64_t j1, int64_t piece, int64_t last)
-{ BY_WIDTH(finish_lagged, t, j0, j1, piece, last) }
+static void NAME(finish_lagged)(const skdl_task *t, int64_t j0, int64_t j1, int64_t piece,
+                                int64_t last){BY_WIDTH(finish_lagged, t, j0, j1, piece, last)}
 
 #undef BY_WIDTH
 #undef ROUNDED
@@ -1119,7 +1119,7 @@ static void NAME(products)(const void *rows, int64_t n_rows, int64_t ld, const v
             for (int64_t tile = 0; tile < n_tiles; tile++) {
                 const int64_t c0 = n * tile / n_tiles, c1 = n * (tile + 1) / n_tiles;
                 REAL part[FORWARD_OUTPUTS * FORWARD_ROWS];
-#define TILE(C)                                                                                                            \
+#define TILE(C) \
     NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, NULL, U + r * ld + j, ld, v + c0 * ld + j, width, ld, part, FORWARD_ROWS)
                 FORWARD_TILES(c1 - c0)
 #undef TILE
@@ -1156,7 +1156,7 @@ static void NAME(transposed_products)(const void *rows, int64_t n_rows, int64_t 
             const int64_t n_vectors = j + BACKWARD_VECTORS * LANES <= ld ? BACKWARD_VECTORS : 1;
             for (int64_t tile = 0; tile < n_tiles; tile++) {
                 const int64_t c0 = n * tile / n_tiles, c1 = n * (tile + 1) / n_tiles;
-#define TILE(C, VECTORS)                                                                                             \
+#define TILE(C, VECTORS)                                                                                                    \
     NAME(transposed_products_tile)(C <= BACKWARD_OUTPUTS ? C : 1, VECTORS, U + r * ld + j, height, ld, p + c0 * n_rows + r, \
                                    n_rows, out + c0 * ld + j)
                 BACKWARD_TILES(c1 - c0, n_vectors);
