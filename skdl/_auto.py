@@ -52,7 +52,7 @@ def auto_lr(source, scaling, sampled=None, *, n_outputs, batch_size, momentum, m
     In a stream, where minibatches of fewer rows than `full_batch` may follow each other, the noise counts always, and one
     minibatch may not move the intercept by more than its share of a full one.
 
-    sampled: `RandomRows` of the source, or None where an epoch does not visit all rows alike.
+    sampled: `SampledRows` of the source, or None where an epoch does not visit all rows alike.
     """
     n_batches, bound = source.n_batches(batch_size), curvature_bound(n_outputs)
     of_intercept = 1.0 if full_batch is None else full_batch / batch_size

@@ -354,6 +354,10 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
             `early_stopping`, or where a callback has stopped the fit.
         """
         options = check(self)
+        if isinstance(X_val, Blocks):
+            raise TypeError(
+                "X_val holds Blocks: expected an array, and y_val beside it. early_stopping=True holds out blocks."
+            )
         held = nullcontext() if checkpoint is None else Checkpoint(checkpoint).held()
         with self._unchanged_on_error(), held as kept:
             blocks, given_val = as_blocks(X, y, sample_weight), (X_val, y_val, sample_weight_val)

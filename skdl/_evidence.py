@@ -168,7 +168,7 @@ def lowest_margin(sampled, weight, n_rows):
 
 
 class Sample:
-    """Some of the `RandomRows`, at which the updates of alpha look."""
+    """Some of the `SampledRows`, at which the updates of alpha look."""
 
     def __init__(self, sampled, source, scaling, backend, *, standardize):
         self.scaling, self.q = scaling, np.ones(source.n_features) if standardize else scaling.scale

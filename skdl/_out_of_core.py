@@ -242,7 +242,13 @@ class BlockSource(Described):
                 f"{before.n_stored} when it was first read."
             )
         y = encoded(block, self.weighing.classes, i)
-        return block.X, y, None if self.block.weight is None else self.weighing.weigh(block.weight, y)
+        if self.block.weight is not None:
+            return block.X, y, self.weighing.weigh(block.weight, y)
+        if block.weight is not None and (block.weight != block.weight[0]).any():
+            raise ValueError(
+                f"Block {i} has changed: it has uneven sample weights, and no block had when it was first read."
+            )
+        return block.X, y, None
 
 
 def encoded(block, classes, i):

@@ -10,7 +10,7 @@ from skdl._auto import auto_lr, even_batch_size
 from skdl._evidence import Evidence, Sample, initial_alpha
 from skdl._reduction import RowSpace, spans_little
 from skdl._sampling import (
-    RandomRows,
+    SampledRows,
     evenly_drawn,
     far_rows,
     lengths,
@@ -86,22 +86,22 @@ class Survey:
     def drawn(self, seen, standard, length, options):
         """See `evenly_drawn`."""
         key, shuffle = ("drawn", id(seen), id(standard), options.shuffle), options.shuffle and seen.draws
-        return self._once(key, evenly_drawn, seen, standard, length, self.random_rows(seen, standard), shuffle=shuffle)
+        return self._once(key, evenly_drawn, seen, standard, length, self.sampled(seen, standard), shuffle=shuffle)
 
-    def random_rows(self, seen, standard):
-        """The `RandomRows` by which all are judged."""
-        return self._once(("random rows", id(seen), id(standard)), RandomRows.of, seen, standard)
+    def sampled(self, seen, standard):
+        """The `SampledRows` by which all are judged."""
+        return self._once(("sampled", id(seen), id(standard)), SampledRows.of, seen, standard)
 
     def sample(self, seen, standard, backend, options):
         """The `Sample` that updates of alpha look at."""
         key = "sample", id(seen), id(standard), options.standardize
-        sampled = self.random_rows(seen, standard)
+        sampled = self.sampled(seen, standard)
         return self._once(key, Sample, sampled, seen, standard, backend, standardize=options.standardize)
 
     def auto_lr(self, seen, drawn, standard, *, batch_size, momentum, **how):
         """See `auto_lr`."""
         key = "lr", id(drawn), id(standard), batch_size, momentum
-        sampled = self.random_rows(seen, standard) if drawn is seen else None
+        sampled = self.sampled(seen, standard) if drawn is seen else None
         return self._once(key, auto_lr, drawn, standard, sampled, batch_size=batch_size, momentum=momentum, **how)
 
 

@@ -30,7 +30,7 @@ UNIFORM = 0.2
 SAMPLE_VALUES, FEWEST_ROWS, MOST_ROWS, PIECE_VALUES = 2**20, 256, 8192, 2**18
 
 
-class RandomRows(NamedTuple):
+class SampledRows(NamedTuple):
     """Some rows of a source, in random order, by which all are judged: their numbers, u and weights."""
 
     rows: np.ndarray
@@ -190,7 +190,7 @@ def evenly_drawn(source, scaling, length, sampled, *, shuffle):
     """The source, drawn from so that gradients are of even length where they are not and it is shuffled; and the mean of
     |weight u|^2 over its rows as they are drawn, or None where that of u, from the statistics, will do.
 
-    length: |u| of each row, or None where no row is long; then `RandomRows` tell whether all rows are worth a look.
+    length: |u| of each row, or None where no row is long; then `SampledRows` tell whether all rows are worth a look.
     """
     weight = source.weight
     if length is None and not is_uneven(weight):

@@ -36,7 +36,7 @@ from skdl._convergence import Monitor, View, loss_and_gradient
 from skdl._evidence import Evidence, Sample
 from skdl._plan import Survey, make_plan, standard_scaling
 from skdl._reduction import OccurringColumns, is_full
-from skdl._sampling import FEWEST_ROWS, RandomRows
+from skdl._sampling import FEWEST_ROWS, SampledRows
 from skdl._schedule import HeldEpochs, Patience, Schedule
 from skdl._stream import FIT_VISITS, Average, Stream, carried_over, carried_velocity
 from skdl._validation import check_model
@@ -232,7 +232,7 @@ def train_part(plan, source, options, rng, start, stream):
         [coef], [intercept] = scaling.unscale_parameters(*training.parameters())
         left = replace(left, last=(coef, intercept))
     if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
-        sampled = RandomRows.of(plan.seen, plan.standard)
+        sampled = SampledRows.of(plan.seen, plan.standard)
         sample = Sample(sampled, plan.seen, plan.standard, plan.backend, standardize=options.standardize)
         evidence = Evidence(sample, options.l1_ratio, left.total_weight)
         told = evidence.updated(solution.alpha, solution.coef, solution.intercept)

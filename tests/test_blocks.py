@@ -564,6 +564,7 @@ LATER = {
     "class": (lambda X, y: (X, y + 7), r"Block 200 has changed: y contains classes that are not among"),
     "columns": FAULTS["columns"],
     "reader": FAULTS["reader"],
+    "weights": (lambda X, y: (X, y, np.arange(5.0)), r"Block 200 has changed: it has uneven sample weights"),
     "nan": (with_nan, r"Training diverged"),
 }
 
@@ -590,6 +591,11 @@ def test_labels_of_two_kinds(piece_bytes, small_buffer, monkeypatch):
     for n_bytes in (skdl._out_of_core.BUFFER_BYTES, 2**28):
         monkeypatch.setattr(skdl._out_of_core, "BUFFER_BYTES", n_bytes)
         fails_as_said(Faulty(*FAULTS["kind"][:1]), FAULTS["kind"][1])
+
+
+def test_blocks_to_validate_with():
+    with pytest.raises(TypeError, match="X_val holds Blocks"):
+        make().fit(X, Y, X_val=blocks_of(X))
 
 
 @pytest.mark.parametrize(("change", "message"), LATER.values(), ids=LATER)

@@ -359,12 +359,17 @@ def test_a_failed_fit_leaves_nothing_on_the_cluster(client):
     before = set(client.futures)
     with pytest.raises(ValueError, match="NaN") as caught:
         fitted(DX * np.nan, DY)
-    for _ in range(200):  # the client lets go of them in its own thread
+    for _ in range(1000):  # the client lets go of them in its own thread
         if set(client.futures) == before:
             break
         time.sleep(0.02)
     assert set(client.futures) == before
     assert caught.tb is not None
+
+
+def test_what_is_no_client(client):
+    with pytest.raises(TypeError, match="client='tcp://here' is not valid"):
+        fitted(DX, DY, client="tcp://here")
 
 
 def test_when_dask_gives_up(tmp_path):

@@ -25,6 +25,10 @@ class Runtime:
     """
 
     def __init__(self, client):
+        if client is not None and not hasattr(client, "nthreads"):
+            raise TypeError(
+                f"client={client!r} is not valid: expected a distributed.Client, or None for the current one."
+            )
         self._client, self._kept = client, WeakSet()
         # Without workers the kernels' own threads do what there is to do, on one shard.
         self._threads = [1] if client is None else sorted(client.nthreads().values())
