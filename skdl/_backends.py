@@ -95,6 +95,11 @@ def ceil_div(a, b):
     return -(-a // b)
 
 
+def padded(n):
+    """n rounded up to a multiple of PAD."""
+    return ceil_div(n, _kernels.PAD) * _kernels.PAD
+
+
 def compute_dtype(storage_dtype):
     """The type in which a fit on such values computes: float64 for float64, float32 for everything narrower."""
     return np.dtype(np.float64 if storage_dtype == np.float64 else np.float32)

@@ -170,14 +170,14 @@ def lowest_margin(sampled, weight, n_rows):
 class Sample:
     """Some of the `SampledRows`, at which the updates of alpha look."""
 
-    def __init__(self, sampled, source, scaling, backend, *, standardize):
+    def __init__(self, sampled, source, scaling, n_outputs, *, standardize):
         self.scaling, self.q = scaling, np.ones(source.n_features) if standardize else scaling.scale
         n_rows = max(FEWEST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values)))
         rows, U, weight = (of_rows[:n_rows] for of_rows in sampled)
         U = _in_units_of(self.q, U)
         products_of_U = products(U)
         self.spectrum = Spectrum.of(U, products_of_U, weight / weight.mean(), source.n_rows, scaling)
-        n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(backend.n_outputs))
+        n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(n_outputs))
         self.y, self.weight = source.block.y[rows[:n_looked_at]], weight[:n_looked_at]
         self.squared_norm, self._multiply = squared_lengths(U)[:n_looked_at], products_of_U[0]
 

@@ -92,11 +92,11 @@ class Survey:
         """The `SampledRows` by which all are judged."""
         return self._once(("sampled", id(seen), id(standard)), SampledRows.of, seen, standard)
 
-    def sample(self, seen, standard, backend, options):
+    def sample(self, seen, standard, options):
         """The `Sample` that updates of alpha look at."""
         key = "sample", id(seen), id(standard), options.standardize
         sampled = self.sampled(seen, standard)
-        return self._once(key, Sample, sampled, seen, standard, backend, standardize=options.standardize)
+        return self._once(key, Sample, sampled, seen, standard, self.backend.n_outputs, standardize=options.standardize)
 
     def auto_lr(self, seen, drawn, standard, *, batch_size, momentum, **how):
         """See `auto_lr`."""
@@ -157,7 +157,7 @@ def make_plan(survey, options, *, turns=False):
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
     plan = Plan(options, drawn, scaling, unit, statistics, standard, seen, backend, unit_of_x, lift)
     if has_evidence:
-        sample = survey.sample(plan.seen, standard, backend, options)
+        sample = survey.sample(plan.seen, standard, options)
         plan.evidence = Evidence(sample, options.l1_ratio, source.total_weight)
     return plan
 

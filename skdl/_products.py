@@ -9,7 +9,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _kernels
-from skdl._backends import ceil_div, instruction_set
+from skdl._backends import instruction_set, padded
 
 
 def products(U):
@@ -27,10 +27,10 @@ def products(U):
 
 def _dense_products(U):
     _, n_rows, n_features = U.shape
-    U, (number, _) = _padded(U, 2), instruction_set()
+    U, (number, _) = _with_zeros(U, 2), instruction_set()
 
     def product(vectors, length, *, transposed):
-        vectors = _padded(vectors.swapaxes(1, 2).astype(U.dtype, copy=False), 1)
+        vectors = _with_zeros(vectors.swapaxes(1, 2).astype(U.dtype, copy=False), 1)
         out = np.zeros((*vectors.shape[:2], U.shape[2 if transposed else 1]))
         _kernels.row_products(U, vectors, out, transposed, number)
         return out[..., :length].swapaxes(1, 2).astype(U.dtype)
@@ -38,14 +38,14 @@ def _dense_products(U):
     return lambda v: product(v, n_rows, transposed=False), lambda p: product(p, n_features, transposed=True)
 
 
-def _padded(a, n_axes):
+def _with_zeros(a, n_axes):
     """a, C-contiguous, with zeros that make the last axes multiples of PAD."""
-    lengths = [ceil_div(length, _kernels.PAD) * _kernels.PAD for length in a.shape[-n_axes:]]
-    if lengths == list(a.shape[-n_axes:]):
+    lengths = tuple(map(padded, a.shape[-n_axes:]))
+    if lengths == a.shape[-n_axes:]:
         return np.ascontiguousarray(a)
-    padded = np.zeros((*a.shape[:-n_axes], *lengths), a.dtype)
-    padded[tuple(map(slice, a.shape))] = a
-    return padded
+    out = np.zeros((*a.shape[:-n_axes], *lengths), a.dtype)
+    out[tuple(map(slice, a.shape))] = a
+    return out
 
 
 def lanczos(S, v, n_steps):

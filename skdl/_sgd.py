@@ -233,7 +233,7 @@ def train_part(plan, source, options, rng, start, stream):
         left = replace(left, last=(coef, intercept))
     if options.alpha == "auto" and source.n_rows >= FEWEST_ROWS and left.has_doubled:
         sampled = SampledRows.of(plan.seen, plan.standard)
-        sample = Sample(sampled, plan.seen, plan.standard, plan.backend, standardize=options.standardize)
+        sample = Sample(sampled, plan.seen, plan.standard, plan.backend.n_outputs, standardize=options.standardize)
         evidence = Evidence(sample, options.l1_ratio, left.total_weight)
         told = evidence.updated(solution.alpha, solution.coef, solution.intercept)
         left = left.with_alpha(np.sqrt(solution.alpha * told))  # half way: the model is still on its way

@@ -5,9 +5,8 @@ from itertools import pairwise
 import numpy as np
 
 from skdl import _kernels
-from skdl._backends import ceil_div, lag_tables, pair_or_zeros
+from skdl._backends import ceil_div, lag_tables, padded, pair_or_zeros
 from skdl.openmp import _memory, _threads
-from skdl.openmp._memory import padded
 
 # Bytes of converted rows and logits that a chunk of a minibatch may take: half of an L2 of 1 MiB, or twice as much as the
 # coefficients where that is more, since each chunk passes over those.

@@ -5,12 +5,7 @@ import math
 import numpy as np
 
 from skdl import _kernels
-from skdl._backends import ceil_div
-
-
-def padded(n):
-    """n rounded up to a multiple of PAD."""
-    return ceil_div(n, _kernels.PAD) * _kernels.PAD
+from skdl._backends import padded
 
 
 def zeros(shape, dtype):

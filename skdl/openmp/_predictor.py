@@ -6,7 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from skdl import _kernels, _softmax
-from skdl._backends import ceil_div, compute_dtype
+from skdl._backends import ceil_div, compute_dtype, padded
 from skdl.openmp import _memory, _threads
 from skdl.openmp._layouts import CONVERSION, SPARSE_OUTPUT, SPARSE_VALUE, chunk_rows, csr_outputs
 
@@ -45,7 +45,7 @@ class Predictor:
 
     def _dense_product(self, coef):
         n_outputs, n_features = coef.shape
-        ld = _memory.padded(n_features)
+        ld = padded(n_features)
         return Product(
             data=_kernels.Data(self.X, n_features, self.y),
             coef=coef if n_features == ld else _memory.pad_columns(coef, ld, coef.dtype),
