@@ -42,13 +42,13 @@ labels = [package for package, of_package in documents.items() for _ in of_packa
 print({package: len(of_package) for package, of_package in documents.items()})
 
 # %%
-# The weights of tf-idf mean something, so the penalty acts on them as they are: ``standardize=False``. The
-# matrix is sparse, and stays so.
+# The matrix is sparse, and stays so. Its rows all have one length, so the penalty takes the weights of tf-idf
+# as they are.
 
 texts, texts_test, labels, labels_test = train_test_split(texts, labels, stratify=labels, random_state=0)
 model = make_pipeline(
     TfidfVectorizer(token_pattern="[a-z]{3,}", stop_words="english", min_df=3, sublinear_tf=True),
-    SoftmaxRegressionClassifier(standardize=False, class_weight="balanced", random_state=0),
+    SoftmaxRegressionClassifier(class_weight="balanced", random_state=0),
 ).fit(texts, labels)
 vectorizer, classifier = (step for _, step in model.steps)
 print(

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from skdl import _kernels
-from skdl._scaling import Statistics
+from skdl._scaling import Statistics, both_extremes
 
 # The module of each backend; it is imported when it is first used and has a class `Backend`.
 BACKENDS = {"openmp": "skdl.openmp._backend", "opencl": "skdl.opencl._backend"}
@@ -140,24 +140,26 @@ class ColumnTotals(NamedTuple):
     total: np.ndarray  # (n_features, 4): weighted x^2, |x| and weight where x is not 0; number of stored values
     full: Statistics | None  # of the columns `full_columns`, which are stored in all rows
     full_columns: np.ndarray
+    row_squares: tuple  # the smallest and the largest sum of squares of a row that is not 0
 
     @classmethod
     def of(cls, X, weight, rows):
         sum_weight = len(rows) if weight is None else weight[rows].sum(dtype=np.float64)
         total = np.zeros((X.shape[1], 4))
         wide = None if weight is None else weight.astype(np.float64)
-        _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, wide, total)
+        row_squares = _kernels.sparse_column_statistics(X.data, X.indices, X.indptr, rows, wide, total)
         full = np.flatnonzero(total[:, 3] == len(rows))
         of_full = _statistics_of_full(X, wide, rows, full) if len(full) > 0 else None
-        return cls(float(sum_weight), len(rows), total, of_full, full)
+        return cls(float(sum_weight), len(rows), total, of_full, full, row_squares)
 
     def merged(self, other):
         full, here, there = np.intersect1d(self.full_columns, other.full_columns, return_indices=True)
         of_full = None
         if len(full) > 0:
             of_full = self.full.of_columns(here).merged(other.full.of_columns(there))
-        n_rows = self.n_rows + other.n_rows
-        return ColumnTotals(self.sum_weight + other.sum_weight, n_rows, self.total + other.total, of_full, full)
+        sum_weight, n_rows = self.sum_weight + other.sum_weight, self.n_rows + other.n_rows
+        row_squares = both_extremes(self.row_squares, other.row_squares)
+        return ColumnTotals(sum_weight, n_rows, self.total + other.total, of_full, full, row_squares)
 
     def statistics(self):
         """About 0, with the unit of a column and its negative for extremes.
@@ -168,9 +170,10 @@ class ColumnTotals(NamedTuple):
         with np.errstate(over="ignore", invalid="ignore"):
             unit = magnitude / np.where(weight_of_others > 0, weight_of_others, 1)
             unit *= (weight_of_others / self.sum_weight) ** FREQUENCY_POWER
-            statistics = Statistics(self.sum_weight, np.zeros(len(unit)), square / self.sum_weight, -unit, unit)
+            means = np.zeros(len(unit)), square / self.sum_weight
+            statistics = Statistics(self.sum_weight, *means, -unit, unit, tuple(self.row_squares))
         if self.full is not None and self.n_rows > 1:
-            for whole, part in zip(statistics[1:], self.full[1:], strict=True):
+            for whole, part in zip(statistics.of_each, self.full.of_each, strict=True):
                 whole[self.full_columns] = part
         return statistics
 

@@ -245,7 +245,7 @@ def found_from_dict(kept):
     parts = kept["statistics"]
     if kept["is_sparse"]:
         full = None if parts[3] is None else Statistics(*parts[3])
-        known = ColumnTotals(*parts[:3], full, parts[4])
+        known = ColumnTotals(*parts[:3], full, *parts[4:])
     else:
         known = Statistics(*parts)
     return Found(Labels(*kept["labels"]), known, RandomRows(*kept["sample"]), kept["n_stored"], kept["has_weights"])

@@ -74,9 +74,9 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         coefficients are not 0: it knows by their names the estimators for which this is its default.
     standardize : bool, default=True
         Whether the penalty acts on the coefficients of the features in the solver's units, ``W_j r_j`` with r = `scale_`, so
-        that predictions do not depend on the unit of any column, and `alpha` is comparable between data sets. False: on
-        `coef_` itself, which is the objective of LogisticRegression on the features as they are; better where their units mean
-        something, as the weights of tf-idf do.
+        that predictions do not depend on the unit of any column, and `alpha` is comparable between data sets. Columns of CSR
+        whose rows all have one length, as TfidfVectorizer makes them, share a unit already, and keep it: r is that length.
+        False: on `coef_` itself, which is the objective of LogisticRegression on the features as they are.
     fit_intercept : bool, default=True
         Whether to fit an intercept. Without one, ``lr="auto"`` scales the features but does not centre them.
     shuffle : bool, default=True
@@ -150,7 +150,7 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         The strength of the penalty; with ``alpha="auto"`` the last one.
     scale_ : ndarray of shape (n_features,)
         float64; the unit r of each feature in the penalty: the geometric mean of ``max |x - mean|`` and the standard
-        deviation; for CSR, see Notes. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs
+        deviation; for CSR, see Notes and `standardize`. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs
         the features' statistics (a numeric `lr` with ``alpha=0``).
 
     See Also

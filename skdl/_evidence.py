@@ -1,7 +1,7 @@
 """What alpha="auto" stands for: a strength of the penalty to begin with, and what the data say of it while a model learns.
 
 In the coordinates u = (x - mean) * scale of `Scaling` the penalty is alpha times the sum over the features of
-(1 - l1_ratio) / 2 ||q_j W'_j||^2 + l1_ratio ||q_j W'_j||_1 with q_j = r_j scale_j, which is 1 with standardize=True.
+(1 - l1_ratio) / 2 ||q_j W'_j||^2 + l1_ratio ||q_j W'_j||_1 with q_j = r_j scale_j; see `Scaling.units`.
 n is the sum of the sample weights, which count rows.
 """
 
@@ -171,7 +171,7 @@ class Sample:
     """Some of the `SampledRows`, at which the updates of alpha look."""
 
     def __init__(self, sampled, source, scaling, n_outputs, *, standardize):
-        self.scaling, self.q = scaling, np.ones(source.n_features) if standardize else scaling.scale
+        self.scaling, (_, self.q) = scaling, scaling.units(standardize=standardize)
         n_rows = max(FEWEST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values)))
         rows, U, weight = (of_rows[:n_rows] for of_rows in sampled)
         U = _in_units_of(self.q, U)

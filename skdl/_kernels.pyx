@@ -24,6 +24,7 @@ the user wants to stop (Ctrl-C).
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel
+from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
@@ -840,9 +841,12 @@ def sparse_column_statistics(
     double[:, ::1] total,                # OUT    (n_features, 4) sum of w x^2, of w |x|, and of w where x is not 0; number of
                                          #        stored x; zeros before
 ):
-    """Weighted sums of the stored values of each column of CSR rows; NaN is kept."""
+    """Weighted sums of the stored values of each column of CSR rows; NaN is kept.
+
+    Returns the smallest and the largest sum of squares of a row that is not 0; infinity and 0 where there is none.
+    """
     cdef int64_t i, row, e, j
-    cdef double x, w, last_poll = skdl_seconds()
+    cdef double x, w, square, shortest = INFINITY, longest = 0, last_poll = skdl_seconds()
     cdef bint stopped = False
     with nogil:
         for i in range(rows.shape[0]):
@@ -851,15 +855,21 @@ def sparse_column_statistics(
                 break
             row = rows[i]
             w = 1.0 if weight is None else weight[row]
+            square = 0
             for e in range(indptr[row], indptr[row + 1]):
                 x = data[e] if data[e] >= 0 else -data[e]
                 j = indices[e]
+                square += x * x
                 total[j, 0] += w * x * x
                 total[j, 1] += w * x
                 if x != 0:
                     total[j, 2] += w
                 total[j, 3] += 1
+            if square > 0:
+                shortest = min(shortest, square)
+            longest = max(longest, square)
     raise_pending(stopped)
+    return shortest, longest
 
 
 def split_rows(

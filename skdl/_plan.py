@@ -68,10 +68,16 @@ class Survey:
         """The coordinates of x as it is."""
         return self._once("identity", Scaling.identity, self.source.n_features)
 
-    def row_space(self, options):
-        """The `RowSpace`, or None."""
+    def row_space(self, options, q):
+        """The `RowSpace`, in which penalties are those of coordinates with q = 1 each; or None."""
         seen, _, standard, length = self.coordinates(options)
-        return self._once(("row space", options.fit_intercept), RowSpace.of, seen, standard, length)
+        key = "row space", options.fit_intercept, options.standardize
+        if (q == 1).all():
+            return self._once(key, RowSpace.of, seen, standard, length)
+        if options.standardize and seen.n_rows <= options.batch_size:
+            # The unit that columns share suits SGD less, but not where minibatches are all rows.
+            return self._once(key, RowSpace.of, seen, standard.in_one_unit(), None)
+        return None
 
     def backend_for(self, source):
         """The backend for rows that were made of those that are surveyed."""
@@ -113,13 +119,11 @@ def make_plan(survey, options, *, turns=False):
         seen, statistics, standard, length = survey.coordinates(options)
     else:
         survey.check_finite()
-    ones = np.ones(source.n_features)
-    scale = ones if standard is None else standard.scale
-    unit_of_x, q = (1 / scale, ones) if options.standardize else (ones, scale)
+    unit_of_x, q = (standard or survey.identity()).units(standardize=options.standardize)
     unit, scaling = unit_of_x, survey.identity()
     turned = None
-    if turns and options.lr == "auto" and (q == 1).all() and spans_little(seen, options, backend.n_outputs):
-        turned = survey.row_space(options)
+    if turns and options.lr == "auto" and spans_little(seen, options, backend.n_outputs):
+        turned = survey.row_space(options, q)
     if turned is not None:
         source = seen = turned.source
         standard, lift, backend = turned, turned.lift, survey.backend_for(seen)

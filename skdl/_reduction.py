@@ -73,8 +73,7 @@ class OccurringColumns:
         return lifted
 
     def lift_statistics(self, statistics):
-        total_weight, *of_columns = statistics
-        return Statistics(total_weight, *map(self.lift, of_columns))
+        return Statistics(statistics.total_weight, *map(self.lift, statistics.of_each), statistics.row_squares)
 
 
 def is_full(source):

@@ -117,7 +117,7 @@ def rows_with_odd_values(source, statistics):
     It makes up more than half of the sum of squares about the mean: only columns whose extremes allow it are looked at, and of
     these in all rows only those that vary, and little, in some.
     """
-    total_weight, mean, variance, low, high = statistics
+    total_weight, (mean, variance, low, high) = statistics.total_weight, statistics.of_each
     may_hold_one = np.maximum(high - mean, mean - low) > np.sqrt(total_weight / 2) * np.sqrt(np.maximum(variance, 0))
     columns, rows = np.flatnonzero(may_hold_one & (variance > 0)), source.rows
     if len(columns) == 0 or len(rows) < FEWEST:

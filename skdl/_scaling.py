@@ -7,6 +7,8 @@ from scipy import sparse
 
 # A column whose values differ by less than this many units of rounding is constant.
 CONSTANT_COLUMN_ULPS = 32
+# Rows have one length where their squares differ by less than this share: rounding, that of float16 included.
+SAME_SQUARE = 0.01
 
 
 class Statistics(NamedTuple):
@@ -17,6 +19,13 @@ class Statistics(NamedTuple):
     variance: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    # The smallest and the largest sum of squares of a row that is not 0; only known of CSR.
+    row_squares: tuple = (0.0, np.inf)
+
+    @property
+    def of_each(self):
+        """What there is of each column, (n_features,) arrays."""
+        return self[1:5]
 
     def merged(self, other):
         """Those of the rows of both (Chan, Golub and LeVeque 1979)."""
@@ -24,16 +33,28 @@ class Statistics(NamedTuple):
         share, delta = other.total_weight / total_weight, other.mean - self.mean
         variance = (1 - share) * self.variance + share * other.variance + share * (1 - share) * delta**2
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
-        return Statistics(total_weight, self.mean + share * delta, variance, low, high)
+        row_squares = both_extremes(self.row_squares, other.row_squares)
+        return Statistics(total_weight, self.mean + share * delta, variance, low, high, row_squares)
 
     def of_columns(self, columns):
         """Those of some of the columns."""
-        return Statistics(self.total_weight, *(a[columns] for a in self[1:]))
+        return Statistics(self.total_weight, *(a[columns] for a in self.of_each), self.row_squares)
 
     def with_columns(self, other, of_other):
-        """These, but for columns (n_features,) bool that are those of `other`."""
-        pairs = zip(self[1:], other[1:], strict=True)
-        return Statistics(self.total_weight, *(np.where(of_other, b, a) for a, b in pairs))
+        """These, but for columns (n_features,) bool that are those of `other`, as its rows are the ones that count."""
+        pairs = zip(self.of_each, other.of_each, strict=True)
+        return Statistics(self.total_weight, *(np.where(of_other, b, a) for a, b in pairs), other.row_squares)
+
+    @property
+    def row_length(self):
+        """The length of all rows that are not 0, or None where they have several, or it is not known."""
+        shortest, longest = self.row_squares
+        return np.sqrt(longest) if 0 < longest - SAME_SQUARE * longest <= shortest < np.inf else None
+
+
+def both_extremes(a, b):
+    """(lowest, highest) of two such pairs."""
+    return min(a[0], b[0]), max(a[1], b[1])
 
 
 class Scaling:
@@ -43,9 +64,10 @@ class Scaling:
     Parameters have any leading axes: coef (..., n_outputs, n_features), intercept (..., n_outputs).
     """
 
-    def __init__(self, mean, scale, mean_square=None):
+    def __init__(self, mean, scale, mean_square=None, row_length=None):
         self.mean, self.scale = mean, scale
         self.mean_square = mean_square  # of each column of u that varies, else 0; None where u is x
+        self.row_length = row_length  # of x, where all rows have one
         self._centres = bool(mean.any())
 
     def random_directions(self, draw):
@@ -70,7 +92,7 @@ class Scaling:
         a power of two gives the same bits of u, which is why the root is taken of a product: a product of roots is rounded
         otherwise. centre: for all columns, or (n_features,) bool.
         """
-        _, column_mean, variance, low, high = statistics
+        column_mean, variance, low, high = statistics.of_each
         mean, scale = np.zeros(len(low)), np.ones(len(low))
         varies = np.ones(len(low), dtype=bool)
         if np.any(centre):
@@ -87,11 +109,29 @@ class Scaling:
             wanted = (1 / (np.where(centre, both, max_deviation) if is_sparse else both)).astype(dtype)
             varies &= np.isfinite(wanted) & (wanted > 0)
         scale[varies] = wanted[varies]
-        return cls(mean, scale, np.where(varies, std * scale, 0.0) ** 2)
+        return cls(mean, scale, np.where(varies, std * scale, 0.0) ** 2, statistics.row_length)
 
     def within(self, columns):
         """The same, but that u is 0 outside of columns (n_features,) bool."""
-        return Scaling(self.mean, self.scale * columns, self.mean_square * columns)
+        return Scaling(self.mean, self.scale * columns, self.mean_square * columns, self.row_length)
+
+    def units(self, *, standardize):
+        """(r, q), each (n_features,): the unit of each feature of x in which the penalty measures, and q = r scale.
+
+        That rows have one length is to say that a column is as long as another: they were divided by lengths that are sums
+        over columns, as those of tf-idf are. So they keep their proportions.
+        """
+        ones = np.ones(len(self.scale))
+        if not standardize:
+            return ones, self.scale
+        if self.row_length is None:
+            return 1 / self.scale, ones
+        return self.row_length * ones, self.row_length * self.scale
+
+    def in_one_unit(self):
+        """The `Scaling` to the unit that columns share where rows have one length."""
+        scale = np.full(len(self.scale), 1 / self.row_length)
+        return Scaling(self.mean, scale, self.mean_square * (scale / self.scale) ** 2)
 
     def apply(self, X):
         """u of some rows, as a new array; rows of CSR are those of a source that is centred already."""

@@ -12,8 +12,9 @@ from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wi
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, normalize
 
+import skdl
 from skdl import SoftmaxRegressionClassifier
 
 DATASETS = {"iris": load_iris, "wine": load_wine, "breast cancer": load_breast_cancer, "digits": load_digits}
@@ -206,6 +207,72 @@ def test_units_do_not_depend_on_the_step(container):
     np.testing.assert_array_equal(free.scale_, np.ones(X.shape[1]))
     raw = SoftmaxRegressionClassifier(alpha=1e-3, standardize=False, **settings).fit(container(X), y)
     np.testing.assert_array_equal(raw.scale_, np.ones(X.shape[1]))
+
+
+def of_one_length(dtype=np.float64, factor=1.0):
+    """Texts as TfidfVectorizer leaves them, one of them empty."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 400)
+    counts = rng.poisson(np.exp(rng.normal(-2, 1, (3, 60)))[y]) * rng.uniform(0.1, 3, 60)
+    counts[7] = 0
+    return sparse.csr_array(factor * normalize(counts)).astype(dtype), y
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("l1_ratio", [0.0, 0.5])
+def test_rows_of_one_length_keep_their_units(dtype, l1_ratio):
+    """As in the objective on the features as they are, whatever the length is."""
+    X, y = of_one_length(dtype)
+    model = SoftmaxRegressionClassifier(random_state=0, l1_ratio=l1_ratio).fit(X, y)
+    raw = SoftmaxRegressionClassifier(random_state=0, l1_ratio=l1_ratio, standardize=False).fit(X, y)
+    tolerance = 1e-3 if dtype == np.float32 else 1e-9
+    np.testing.assert_allclose(model.scale_, np.ones(60), rtol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(X), raw.predict_proba(X), atol=tolerance)
+    longer = SoftmaxRegressionClassifier(random_state=0, l1_ratio=l1_ratio, alpha=1e-4).fit(1024 * X, y)
+    alike = SoftmaxRegressionClassifier(random_state=0, l1_ratio=l1_ratio, alpha=1e-4).fit(X, y)
+    np.testing.assert_array_equal(longer.predict_proba(1024 * X), alike.predict_proba(X))
+    np.testing.assert_allclose(longer.scale_, np.full(60, 1024), rtol=1e-6)
+
+
+def test_rows_of_several_lengths_have_units_of_their_own():
+    X, y = of_one_length()
+    X = sparse.diags_array(np.linspace(1, 1.1, 400)) @ X
+    assert np.ptp(SoftmaxRegressionClassifier(random_state=0).fit(X.tocsr(), y).scale_) > 0.1
+
+
+def test_a_long_row_says_nothing_of_the_others_length():
+    X, y = of_one_length()
+    X.data[X.indptr[3] : X.indptr[4]] *= 1e4
+    with pytest.warns(UserWarning, match="1 of 400 rows"):
+        model = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
+    np.testing.assert_allclose(model.scale_, np.ones(60))
+
+
+def test_rows_of_one_length_in_a_stream_and_in_blocks():
+    X, y = of_one_length()
+    stream = SoftmaxRegressionClassifier(random_state=0)
+    for rows in np.split(np.arange(400), [1, 40, 200]):
+        stream.partial_fit(X[rows], y[rows], classes=range(3))
+        np.testing.assert_allclose(stream.scale_, np.ones(60))
+    stream.partial_fit(3 * X, y)
+    assert np.ptp(stream.scale_) > 0.1
+    blocks = skdl.Blocks([(X[rows], y[rows]) for rows in np.split(np.arange(400), 4)])
+    np.testing.assert_allclose(SoftmaxRegressionClassifier(random_state=0).fit(blocks).scale_, np.ones(60))
+
+
+@pytest.mark.parametrize("batch_size", [30, 50])
+def test_few_rows_of_one_length_reach_the_optimum_of_all_coordinates(batch_size):
+    """In the space of 40 rows too, into which a fit turns where a minibatch holds them all."""
+    X, y = of_one_length()
+    wide = sparse.csr_array(
+        sparse.hstack([X[:40], sparse.random_array((40, 3000), density=0.02, rng=np.random.default_rng(0))])
+    )
+    wide = sparse.csr_array(normalize(wide))
+    model = SoftmaxRegressionClassifier(random_state=0, batch_size=batch_size, alpha=0.003, max_iter=3000).fit(
+        wide, y[:40]
+    )
+    peer = LogisticRegression(C=1 / (0.003 * 40), tol=1e-10, max_iter=10_000).fit(wide, y[:40])
+    np.testing.assert_allclose(model.predict_proba(wide), peer.predict_proba(wide), atol=0.01)
 
 
 def test_alpha_of_nothing_but_constants_is_zero():
