@@ -64,6 +64,12 @@ class InMemory:
         """Number of rows that an epoch visits."""
         return len(self.rows)
 
+    @property
+    def X_of_rows(self):
+        """X of the block for `rows`, not copied where these are all, in order."""
+        X, rows = self.block.X, self.rows
+        return X if np.array_equal(rows, np.arange(X.shape[0])) else X[rows]
+
     def n_batches(self, batch_size):
         """Number of minibatches of an epoch; the last one of a block may be smaller."""
         return ceil_div(self.n_rows, batch_size)

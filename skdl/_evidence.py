@@ -14,6 +14,7 @@ from scipy.special import expit, logsumexp
 from skdl import _softmax
 from skdl._products import lanczos, products
 from skdl._sampling import FEWEST_ROWS, squared_lengths
+from skdl._scaling import with_scaled_columns
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
@@ -238,4 +239,4 @@ def _in_units_of(q, U):
     """U in units in which q = 1."""
     if (q == 1).all():
         return U
-    return U @ sparse.diags_array(1 / q).tocsr() if sparse.issparse(U) else U / q.astype(U.dtype)
+    return with_scaled_columns(U, 1 / q) if sparse.issparse(U) else U / q.astype(U.dtype)

@@ -24,7 +24,7 @@ the user wants to stop (Ctrl-C).
 
 from cpython.buffer cimport PyBUF_C_CONTIGUOUS, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cython.parallel cimport parallel
-from libc.math cimport INFINITY
+from libc.math cimport INFINITY, sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memset
 
@@ -124,7 +124,7 @@ cdef extern from "_microkernels.h" nogil:
         void (*finish_lagged)(const skdl_task*, int64_t j0, int64_t j1, int64_t piece, int64_t last) noexcept nogil
         void (*sparse_logits)(const skdl_task*, int64_t start, int64_t n_rows) noexcept nogil
         void (*statistics)(const skdl_task*, int64_t start, int64_t n_rows, int64_t blk, double* total) noexcept nogil
-        void (*products)(const void* rows, int64_t n_rows, int64_t ld, const void* vectors, int64_t n,
+        void (*products)(const void* rows, int64_t n_rows, int64_t width, int64_t ld, const void* vectors, int64_t n,
                          double* out) noexcept nogil
         void (*transposed_products)(const void* rows, int64_t n_rows, int64_t ld, const void* vectors, int64_t n,
                                     double* out) noexcept nogil
@@ -828,8 +828,76 @@ def row_products(
                 kernels.transposed_products(&U[batch, 0, 0], U.shape[1], U.shape[2], &vectors[batch, 0, 0], vectors.shape[1],
                                             &out[batch, 0, 0])
             else:
-                kernels.products(&U[batch, 0, 0], U.shape[1], U.shape[2], &vectors[batch, 0, 0], vectors.shape[1],
-                                 &out[batch, 0, 0])
+                kernels.products(&U[batch, 0, 0], U.shape[1], U.shape[2], U.shape[2], &vectors[batch, 0, 0],
+                                 vectors.shape[1], &out[batch, 0, 0])
+
+
+def sparse_row_products(
+    const real[::1] data,                # IN     (nnz,) CSC, sorted
+    const index[::1] indices,            # IN     (nnz,)
+    const index[::1] indptr,             # IN     (n_features + 1,)
+    double[:, ::1] K,                    # INOUT  (n_rows, n_rows) of which the upper triangle is written; zeros before
+):
+    """Products of all rows with each other."""
+    cdef int64_t j, e, f
+    cdef double value
+    cdef double* row
+    with nogil:
+        for j in range(indptr.shape[0] - 1):
+            for e in range(indptr[j], indptr[j + 1]):
+                value, row = data[e], &K[indices[e], 0]
+                for f in range(e, indptr[j + 1]):
+                    row[indices[f]] += value * data[f]
+
+
+def cholesky(
+    double[:, ::1] K,                    # INOUT  (n, n) of which the upper triangle is read, and becomes L^T; n is a multiple of PAD
+    const double[::1] smallest,          # IN     (n,)
+    real[:, ::1] L,                      # OUT    (n, n) zeros before
+    double[::1] product,                 # SCRATCH (PAD * n,)
+    int isa,
+):
+    """L of K = L L^T, lower triangular, its columns 0 where the pivot is not larger than `smallest`.
+
+    A panel of rows of L^T at a time, less what the rows above it explain (the left-looking variant).
+    """
+    cdef const skdl_kernels* kernels = skdl_select_isa(isa, sizeof(real) == 8)
+    cdef int64_t n = K.shape[0], panel, a, i, j, r
+    cdef double x
+    with nogil:
+        for panel in range(n // SKDL_PAD):
+            a = panel * SKDL_PAD
+            memset(&product[0], 0, SKDL_PAD * (n - a) * sizeof(double))
+            kernels.products(&L[a, 0], n - a, a, n, &L[a, 0], SKDL_PAD, &product[0])
+            for j in range(a, a + SKDL_PAD):
+                for r in range(j, n):
+                    K[j, r] -= product[(j - a) * (n - a) + r - a]
+                for i in range(a, j):
+                    x = K[i, j]
+                    for r in range(j, n):
+                        K[j, r] -= x * K[i, r]
+                x = 1 / sqrt(K[j, j]) if K[j, j] > smallest[j] else 0.0
+                for r in range(j, n):
+                    K[j, r] *= x
+                    L[r, j] = <real>K[j, r]
+
+
+def solve_triangular(
+    const real[:, ::1] M,                # IN     (n, n) triangular
+    double[:, ::1] x,                    # INOUT  (n_vectors, n)
+    bint lower,                          # which triangle of M it is; the other is not read
+):
+    """For each vector b the x of x M = b, 0 where the diagonal of M is."""
+    cdef int64_t c, step, i, k, n = M.shape[0]
+    cdef double factor
+    with nogil:
+        for c in range(x.shape[0]):
+            for step in range(n):
+                i = n - 1 - step if lower else step
+                factor = x[c, i] / M[i, i] if M[i, i] > 0 else 0.0
+                x[c, i] = factor
+                for k in range(0 if lower else i + 1, i if lower else n):
+                    x[c, k] -= factor * M[i, k]
 
 
 def sparse_column_statistics(

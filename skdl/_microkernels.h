@@ -140,7 +140,7 @@ typedef struct {
     void (*finish_lagged)(const skdl_task *, int64_t j0, int64_t j1, int64_t piece, int64_t last);
     void (*sparse_logits)(const skdl_task *, int64_t start, int64_t n_rows);
     void (*statistics)(const skdl_task *, int64_t start, int64_t n_rows, int64_t blk, double *total);
-    void (*products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out);
+    void (*products)(const void *rows, int64_t n_rows, int64_t width, int64_t ld, const void *vectors, int64_t n, double *out);
     void (*transposed_products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out);
 } skdl_kernels;
 

@@ -1107,20 +1107,21 @@ static void NAME(statistics)(const skdl_task *t, int64_t start, int64_t n_rows, 
 
 /* ---- products of a few rows and vectors --------------------------------------------------------------------------- */
 
-/* out (n, n_rows) += v (n, ld) U^T for U (n_rows, ld); n_rows is a multiple of FORWARD_ROWS. Sums over a panel of columns are
- * computed in REAL and added up in double. */
-static void NAME(products)(const void *rows, int64_t n_rows, int64_t ld, const void *vectors, int64_t n, double *out)
+/* out (n, n_rows) += v U^T for the first `width` columns of v (n, ld) and U (n_rows, ld); n_rows is a multiple of FORWARD_ROWS.
+ * Sums over a panel of columns are computed in REAL and added up in double. */
+static void NAME(products)(const void *rows, int64_t n_rows, int64_t width, int64_t ld, const void *vectors, int64_t n,
+                           double *out)
 {
     const REAL *U = (const REAL *)rows, *v = (const REAL *)vectors;
     const int64_t n_tiles = NAME(n_tiles)(n, FORWARD_OUTPUTS);
-    for (int64_t j = 0; j < ld; j += PRODUCT_COLUMNS) {
-        const int64_t width = ld - j < PRODUCT_COLUMNS ? ld - j : PRODUCT_COLUMNS;
+    for (int64_t j = 0; j < width; j += PRODUCT_COLUMNS) {
+        const int64_t n_columns = width - j < PRODUCT_COLUMNS ? width - j : PRODUCT_COLUMNS;
         for (int64_t r = 0; r < n_rows; r += FORWARD_ROWS)
             for (int64_t tile = 0; tile < n_tiles; tile++) {
                 const int64_t c0 = n * tile / n_tiles, c1 = n * (tile + 1) / n_tiles;
                 REAL part[FORWARD_OUTPUTS * FORWARD_ROWS];
 #define TILE(C) \
-    NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, NULL, U + r * ld + j, ld, v + c0 * ld + j, width, ld, part, FORWARD_ROWS)
+    NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, NULL, U + r * ld + j, ld, v + c0 * ld + j, n_columns, ld, part, FORWARD_ROWS)
                 FORWARD_TILES(c1 - c0)
 #undef TILE
                 for (int64_t c = c0; c < c1; c++)

@@ -11,22 +11,26 @@ from scipy import sparse
 from skdl import _kernels
 from skdl._backends import instruction_set, padded
 
+# Rows whose products with each other and with those after them are made together.
+BLOCK_ROWS = 32
 
-def products(U):
+
+def products(U, shape=None):
     """Functions of v (n_features, n) and p (n_rows, n) that return U v and U^T p, for CSR or dense U (n_rows, n_features).
 
-    U may be (n_batches, n_rows, n_features), dense, with v and p likewise.
+    U may be (n_batches, n_rows, n_features), dense, with v and p likewise. shape: (n_rows, n_features) of a U with zeros behind
+    them; None: it has none.
     """
     if sparse.issparse(U):
         return lambda v: U @ v, lambda p: U.T @ p
+    shape = shape or U.shape[-2:]
     if U.ndim == 2:
-        multiply, multiply_transposed = _dense_products(U[np.newaxis])
+        multiply, multiply_transposed = _dense_products(U[np.newaxis], *shape)
         return lambda v: multiply(v[np.newaxis])[0], lambda p: multiply_transposed(p[np.newaxis])[0]
-    return _dense_products(U)
+    return _dense_products(U, *shape)
 
 
-def _dense_products(U):
-    _, n_rows, n_features = U.shape
+def _dense_products(U, n_rows, n_features):
     U, (number, _) = _with_zeros(U, 2), instruction_set()
 
     def product(vectors, length, *, transposed):
@@ -36,6 +40,27 @@ def _dense_products(U):
         return out[..., :length].swapaxes(1, 2).astype(U.dtype)
 
     return lambda v: product(v, n_rows, transposed=False), lambda p: product(p, n_features, transposed=True)
+
+
+def row_products(U):
+    """The upper triangle of U U^T, float64 and with zeros behind it, for CSR or for dense U that has them, too."""
+    if sparse.issparse(U):
+        K, U = padded_zeros(2 * U.shape[:1], np.float64), U.tocsc()
+        _kernels.sparse_row_products(U.data, U.indices, U.indptr, K)
+        return K
+    n, (number, _) = len(U), instruction_set()
+    K = np.zeros((n, n))
+    for first in range(0, n, BLOCK_ROWS):
+        block = U[np.newaxis, first : first + BLOCK_ROWS]
+        of_block = np.zeros((1, block.shape[1], n - first))
+        _kernels.row_products(U[np.newaxis, first:], block, of_block, False, number)
+        K[first : first + BLOCK_ROWS, first:] = of_block
+    return K
+
+
+def padded_zeros(shape, dtype):
+    """Zeros, whose lengths are the next multiples of PAD."""
+    return np.zeros(tuple(map(padded, shape)), dtype)
 
 
 def _with_zeros(a, n_axes):

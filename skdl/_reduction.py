@@ -8,10 +8,10 @@ path on L as on U, and W' = W_L L^-1 U.
 """
 
 import numpy as np
-from scipy import sparse
 
 from skdl import _kernels
-from skdl._products import products
+from skdl._backends import instruction_set
+from skdl._products import padded_zeros, products, row_products
 from skdl._sampling import long_rows
 from skdl._scaling import Scaling, Statistics
 
@@ -84,42 +84,42 @@ def is_full(source):
 class RowSpace(Scaling):
     """Coordinates of the space that the rows of a source span, as many as it has dimensions: L in place of U."""
 
-    def __init__(self, source, scaling, length, dtype, products_of_U, L):
+    def __init__(self, source, scaling, length, products_of_U, L, L_transposed):
         self._is_own = np.diag(L) > 0
-        rows = L[:, self._is_own]
-        values = np.zeros((source.n_samples, rows.shape[1]), dtype)
+        rows = np.compress(self._is_own, L[: source.n_rows], axis=1)
+        values = np.zeros((source.n_samples, rows.shape[1]), L.dtype)
         values[source.rows] = rows
         weight = source.weight if length is None else source.weight * ~long_rows(length)
-        mean_square = (weight[:, np.newaxis] * rows**2).sum(axis=0)
+        mean_square = np.einsum("n,nd,nd->d", weight, rows, rows)
         # Long rows have no say in how long the others are.
         mean_square *= scaling.mean_square.sum() / mean_square.sum()
         super().__init__(np.zeros(rows.shape[1]), np.ones(rows.shape[1]), mean_square)
-        self.source, self._scaling, self._L = source.with_values(values), scaling, L
+        self.source, self._scaling, self._L, self._L_transposed = source.with_values(values), scaling, L, L_transposed
         self._multiply, self._multiply_transposed = products_of_U
 
     @classmethod
     def of(cls, source, scaling, length):
         """That of a source, or None where U is 0 or overflows. length: |u| of each row, or None where no row is long."""
-        U = scaling.apply(source.block.X[source.rows])
-        products_of_U = products(U)
-        with np.errstate(over="ignore", invalid="ignore"):
-            K = products_of_U[0](U.T)
-            K = (K.toarray() if sparse.issparse(K) else K).astype(np.float64)
+        U = scaling.apply(source.X_of_rows, padded_zeros)
+        K = row_products(U)
         if not 0 < np.trace(K) < np.inf:
             return None
-        return cls(source, scaling, length, U.dtype, products_of_U, _cholesky(K, np.finfo(U.dtype).eps))
+        return cls(source, scaling, length, products(U, (source.n_rows, source.n_features)), *_cholesky(K, U.dtype))
 
     def random_directions(self, draw):
         """What L sees of directions of u, so that what is random does not change with the turn."""
         v = np.ascontiguousarray(self._scaling.random_directions(draw), self.source.dtype)
-        return _solve(self._L, self._multiply(v).astype(np.float64))[self._is_own]
+        of_rows = np.zeros((v.shape[1], len(self._L)))
+        of_rows[:, : self.source.n_rows] = self._multiply(v).T
+        _kernels.solve_triangular(self._L_transposed, of_rows, False)
+        return of_rows.T[self._is_own]
 
     def lift(self, coef, intercept):
         """Parameters for L to those for x."""
-        of_rows = np.zeros((len(self._L), len(coef)))
-        of_rows[self._is_own] = coef.T
-        of_rows = _solve_transposed(self._L, of_rows)
-        of_u = self._multiply_transposed(of_rows.astype(coef.dtype)).T.astype(np.float64)
+        of_rows = np.zeros((len(coef), len(self._is_own)))
+        of_rows[:, self._is_own] = coef
+        _kernels.solve_triangular(self._L, of_rows, True)
+        of_u = self._multiply_transposed(of_rows[:, : self.source.n_rows].T.astype(coef.dtype)).T.astype(np.float64)
         return tuple(a.astype(coef.dtype) for a in self._scaling.unscale_parameters(of_u, intercept))
 
 
@@ -131,70 +131,19 @@ def spans_little(source, options, n_outputs):
     epochs = EXPECTED * options.max_iter
     of_turned = 4 * n * n * (k + DENSE_VALUE)
     if source.is_sparse:
-        occurrences = np.bincount(source.block.X[source.rows].indices, minlength=d).astype(float)
+        occurrences = np.bincount(source.X_of_rows.indices, minlength=d).astype(float)
         of_turn, of_epoch = CSR_PRODUCT * (occurrences**2).sum(), 4 * n * source.row_values * (k + CSR_VALUE)
     else:
         of_turn, of_epoch = 2 * n * n * d, 4 * n * d * (k + DENSE_VALUE)
     return of_turn + n**3 + epochs * of_turned < epochs * of_epoch
 
 
-# Rows and columns that are worked on together. LAPACK starts no threads for so few, as in `_products`.
-BLOCK = 32
+def _cholesky(K, dtype):
+    """L and L^T of K = L L^T, of which the upper triangle is given, and overwritten. L is of this type.
 
-
-def _cholesky(K, eps):
-    """The lower Cholesky factor of K, whose rank may be less than its size.
-
-    A row that is one of the space of those before it, to rounding, has no direction of its own: its column is 0.
+    A row that is one of the space of those before it, to rounding, has no direction of its own: its column of L is 0.
     """
-    A, n = K.copy(), len(K)
-    smallest = n * eps * np.diag(K)
-    L = np.zeros_like(A)
-    for a in range(0, n, BLOCK):
-        block, rest = slice(a, a + BLOCK), slice(a + BLOCK, None)
-        L[block, block] = _small_cholesky(A[block, block], smallest[block])
-        if a + BLOCK < n:
-            # Of a column of 0 the inverse has one that tells of nothing.
-            below = products(A[rest, block])[0](np.linalg.inv(_regular(L[block, block])).T)
-            L[rest, block] = below * (np.diag(L[block, block]) > 0)
-            A[rest, rest] -= products(L[rest, block])[0](L[rest, block].T)
-    return L
-
-
-def _small_cholesky(A, smallest):
-    """That of a block; columns whose pivot is not larger than `smallest` are 0."""
-    A, L = A.copy(), np.zeros_like(A)
-    for j in np.flatnonzero(smallest > 0):
-        if A[j, j] > smallest[j]:
-            L[j:, j] = A[j:, j] / np.sqrt(A[j, j])
-            A[j:, j:] -= np.multiply.outer(L[j:, j], L[j:, j])
-    return L
-
-
-def _regular(L):
-    """L with ones on its diagonal where columns are 0: their unknowns are in no other equation."""
-    return L + np.diag(np.diag(L) == 0)
-
-
-def _solve(L, b):
-    """x of L x = b (n_rows, n), 0 where the column of L is."""
-    x = b.copy()
-    for a in range(0, len(L), BLOCK):
-        block, rest = slice(a, a + BLOCK), slice(a + BLOCK, None)
-        x[block] = products(np.linalg.inv(_regular(L[block, block])))[0](x[block])
-        x[block] *= (np.diag(L[block, block]) > 0)[:, np.newaxis]
-        if a + BLOCK < len(L):
-            x[rest] -= products(np.ascontiguousarray(L[rest, block]))[0](x[block])
-    return x
-
-
-def _solve_transposed(L, b):
-    """x of L^T x = b (n_rows, n), 0 where the column of L is."""
-    x = b.copy()
-    for a in reversed(range(0, len(L), BLOCK)):
-        block = slice(a, a + BLOCK)
-        x[block] = products(np.linalg.inv(_regular(L[block, block])).T)[0](x[block])
-        x[block] *= (np.diag(L[block, block]) > 0)[:, np.newaxis]
-        if a > 0:
-            x[:a] -= products(np.ascontiguousarray(L[block, :a].T))[0](x[block])
-    return x
+    n, (number, _) = len(K), instruction_set()
+    L = np.zeros((n, n), dtype)
+    _kernels.cholesky(K, n * np.finfo(dtype).eps * np.diag(K), L, np.empty(_kernels.PAD * n), number)
+    return L, K

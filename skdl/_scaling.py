@@ -133,13 +133,18 @@ class Scaling:
         scale = np.full(len(self.scale), 1 / self.row_length)
         return Scaling(self.mean, scale, self.mean_square * (scale / self.scale) ** 2)
 
-    def apply(self, X):
-        """u of some rows, as a new array; rows of CSR are those of a source that is centred already."""
+    def apply(self, X, allocate=np.empty):
+        """u of some rows, as a new array; rows of CSR are those of a source that is centred already.
+
+        Dense u are at the front of what allocate(shape, dtype) returns.
+        """
         if sparse.issparse(X):
-            return X @ sparse.diags_array(self.scale.astype(X.dtype)).tocsr()
+            return with_scaled_columns(X, self.scale)
         dtype = np.float64 if X.dtype == np.float64 else np.float32
-        U = X - self.mean.astype(dtype)
-        U *= self.scale.astype(dtype)
+        U = allocate(X.shape, dtype)
+        u = U[: X.shape[0], : X.shape[1]]
+        np.subtract(X, self.mean.astype(dtype), out=u)
+        u *= self.scale.astype(dtype)
         return U
 
     def scale_parameters(self, coef, intercept):
@@ -164,6 +169,12 @@ class Scaling:
 
     def _shift(self, intercept):
         return intercept[..., np.newaxis] * self.mean if self._centres else 0
+
+
+def with_scaled_columns(X, scale):
+    """CSR with the columns times a scale."""
+    data = X.data * scale.astype(X.dtype).take(X.indices)
+    return type(X)((data, X.indices, X.indptr), shape=X.shape)
 
 
 def _geometric_mean(a, b):

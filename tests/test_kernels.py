@@ -16,6 +16,7 @@ from scipy.special import log_softmax, softmax
 from skdl import _kernels, _softmax
 from skdl._backends import get_backend, instruction_set
 from skdl._data import InMemory
+from skdl._products import row_products
 from skdl._sgd import with_model_axis
 from skdl.openmp import _backend as _openmp
 from skdl.openmp import _layouts, _threads
@@ -430,6 +431,45 @@ def test_row_products(n, transposed, isa, dtype):
     out = np.zeros((2, n, 1168 if transposed else 144))
     _kernels.row_products(U, vectors, out, transposed, isa)
     np.testing.assert_array_equal(out, vectors @ (U if transposed else U.swapaxes(1, 2)))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("make", [np.asarray, sparse.csr_array], ids=["dense", "csr"])
+def test_products_of_all_rows(make, dtype):
+    """Of a block of rows and more, of which the last is a broken one."""
+    U = np.random.default_rng(0).integers(-3, 4, (80, 1168)).astype(dtype)
+    np.testing.assert_array_equal(np.triu(row_products(make(U))), np.triu(U @ U.T))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("isa", range(len(OPENMP_PATHS)))
+def test_cholesky(isa, dtype):
+    """Rows 7, 20 and 90 depend on rows before them, and have no column."""
+    rng, n = np.random.default_rng(0), 96
+    U = rng.standard_normal((n, 2 * n))
+    U[20], U[90], U[7] = U[3] + U[11], -U[89], 0
+    L, L_transposed = np.zeros((n, n), dtype), np.triu(U @ U.T)
+    error = n * np.finfo(dtype).eps * np.diag(L_transposed)  # Higham 2002, theorem 10.3
+    _kernels.cholesky(L_transposed, error, L, np.empty(_kernels.PAD * n), isa)
+    np.testing.assert_array_equal(L, L_transposed.T.astype(dtype))
+    np.testing.assert_array_equal(np.flatnonzero(~L.any(axis=0)), [7, 20, 90])
+    np.testing.assert_allclose(L.astype(float) @ L.T.astype(float), U @ U.T, rtol=0, atol=error.max())
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("lower", [False, True])
+def test_solve_triangular(lower, dtype):
+    """A row and a column of zeros have no part in it."""
+    rng = np.random.default_rng(0)
+    M = (np.tril(rng.standard_normal((20, 20))) + 9 * np.eye(20)).astype(dtype)
+    M[5] = M[:, 5] = 0
+    M = np.ascontiguousarray(M if lower else M.T)
+    expected = rng.standard_normal((3, 20))
+    expected[:, 5] = 0
+    x = expected @ M.astype(float)
+    x[:, 5] = 1
+    _kernels.solve_triangular(M, x, lower)
+    np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("n_features", [5, 37, 400])
