@@ -56,10 +56,9 @@ class OccurringColumns:
 
     def lift(self, of_columns, other=0.0):
         """(..., n_columns) -> (..., n_features), with another value for the other columns."""
+        shape, dtype = (*of_columns.shape[:-1], self.n_features), of_columns.dtype
         # Memory of zeros that is not written is not taken.
-        lifted = np.zeros((*of_columns.shape[:-1], self.n_features), of_columns.dtype)
-        if other:
-            lifted[:] = other
+        lifted = np.full(shape, other, dtype) if other else np.zeros(shape, dtype)
         lifted[..., self.columns] = of_columns
         return lifted
 
@@ -105,6 +104,10 @@ class RowSpace(Scaling):
         if not 0 < np.trace(K) < np.inf:
             return None
         return cls(source, scaling, length, products(U, (source.n_rows, source.n_features)), *_cholesky(K, U.dtype))
+
+    def apply(self, X, allocate=None):
+        """Rows of L, as they are."""
+        return X
 
     def random_directions(self, draw):
         """What L sees of directions of u, so that what is random does not change with the turn."""
