@@ -836,7 +836,7 @@ def sparse_row_products(
     const real[::1] data,                # IN     (nnz,) CSC, sorted
     const index[::1] indices,            # IN     (nnz,)
     const index[::1] indptr,             # IN     (n_features + 1,)
-    double[:, ::1] K,                    # INOUT  (n_rows, n_rows) of which the upper triangle is written; zeros before
+    double[:, ::1] K,                    # INOUT  (n_rows, n_rows) upper triangle; zeros before
 ):
     """Products of all rows with each other."""
     cdef int64_t j, e, f
@@ -851,7 +851,7 @@ def sparse_row_products(
 
 
 def cholesky(
-    double[:, ::1] K,                    # INOUT  (n, n) of which the upper triangle is read, and becomes L^T; n is a multiple of PAD
+    double[:, ::1] K,                    # INOUT  (n, n) its upper triangle becomes L^T; n is a multiple of PAD
     const double[::1] smallest,          # IN     (n,)
     real[:, ::1] L,                      # OUT    (n, n) zeros before
     double[::1] product,                 # SCRATCH (PAD * n,)

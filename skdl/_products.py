@@ -1,4 +1,4 @@
-"""Products of a few rows with a few vectors, and eigenvalues: what the automatic choices ask of the data.
+"""Products of a few rows with a few vectors and with each other, and eigenvalues: what the automatic choices ask of the data.
 
 By our own kernels, on one thread: the bits of BLAS would depend on its number of threads, which would spin on for a while on
 the cores that the first epoch needs (OpenBLAS issue 3187), and a limit on them is a state of the whole process, which fits in

@@ -39,7 +39,7 @@ class OccurringColumns:
         _kernels.mark_features(X.indices, X.indptr, source.rows, occurs)
         if start is not None:
             occurs |= start[0].any(axis=0)
-        columns = np.flatnonzero(occurs)
+        columns = np.flatnonzero(occurs.view(bool))  # bytes take four times as long
         return cls(columns, n_features) if 0 < len(columns) < FEW_COLUMNS * n_features else None
 
     def select(self, source):
