@@ -1120,8 +1120,9 @@ static void NAME(products)(const void *rows, int64_t n_rows, int64_t width, int6
             for (int64_t tile = 0; tile < n_tiles; tile++) {
                 const int64_t c0 = n * tile / n_tiles, c1 = n * (tile + 1) / n_tiles;
                 REAL part[FORWARD_OUTPUTS * FORWARD_ROWS];
-#define TILE(C) \
-    NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, NULL, U + r * ld + j, ld, v + c0 * ld + j, n_columns, ld, part, FORWARD_ROWS)
+#define TILE(C)                                                                                                      \
+    NAME(forward_tile)(C <= FORWARD_OUTPUTS ? C : 1, NULL, U + r * ld + j, ld, v + c0 * ld + j, n_columns, ld, part, \
+                       FORWARD_ROWS)
                 FORWARD_TILES(c1 - c0)
 #undef TILE
                 for (int64_t c = c0; c < c1; c++)
