@@ -21,7 +21,7 @@ FEW_COLUMNS = 0.5
 FULL = 0.9
 # A fit is expected to end after this share of max_iter. What a value of dense and of CSR costs beside one product, converted or
 # looked up; what a product of CSR rows costs. The most rows and the fewest columns for each, that make up for the turn.
-EXPECTED, DENSE_VALUE, CSR_VALUE, CSR_PRODUCT = 0.25, 7, 150, 20
+EXPECTED, DENSE_VALUE, CSR_VALUE, CSR_PRODUCT = 0.25, 7, 150, 70
 MOST_ROWS, COLUMNS_OF_A_ROW = 1024, 2
 
 
