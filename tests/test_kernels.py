@@ -400,7 +400,8 @@ def test_column_statistics(kernel_path, storage, csr):
     p = Problem(150, 37, 3, backend=kernel_path, storage=storage, csr=csr)
     X, w = p.dense.astype(float), p.weight
     rows = np.sort(p.order[:100])
-    total_weight, mean, variance, low, high = p.backend().statistics(p.block, rows)
+    statistics = p.backend().statistics(p.block, rows)
+    total_weight, (mean, variance, low, high) = statistics.total_weight, statistics.of_each
     X, w = X[rows], w[rows]
     np.testing.assert_allclose(total_weight, w.sum(), rtol=1e-6)  # float32 weights are rounded
     tolerance = 1e-12 if storage == "float64" or csr else 1e-5
@@ -478,7 +479,7 @@ def test_statistics_of_bytes_are_exact(n_features, kernel_path):
     X[0] = 255  # the row from which values are counted
     X[:, 0] = 255
     source = InMemory(X, np.zeros(900, int))
-    _, mean, variance, low, high = source.statistics(get_backend(kernel_path)(source, 1))
+    mean, variance, low, high = source.statistics(get_backend(kernel_path)(source, 1)).of_each
     exact = X.astype(np.int64)
     np.testing.assert_array_equal((low, high), (X.min(axis=0), X.max(axis=0)))
     rtol = 1e-12 if os.environ.get("SKDL_INSTRUCTION_SET") in ("avx2", "avx512") else 1e-5
@@ -495,11 +496,11 @@ def test_column_statistics_by_threads(d, monkeypatch, many_parts):
     expected = X[rows].mean(axis=0), X[rows].var(axis=0), X[rows].min(axis=0), X[rows].max(axis=0)
     p.weight = None
     alone = p.backend(n_jobs=1).statistics(p.block, rows)
-    for got, right in zip(alone[1:], expected, strict=True):
+    for got, right in zip(alone.of_each, expected, strict=True):
         np.testing.assert_allclose(got, right, rtol=1e-5, atol=1e-6)
     for n_jobs in (2, 3, 8, 13):
         together = p.backend(n_jobs=n_jobs).statistics(p.block, rows)
-        np.testing.assert_array_equal(together[1:], alone[1:])
+        np.testing.assert_array_equal(together.of_each, alone.of_each)
 
 
 @pytest.mark.parametrize("n_logits", [70, 150])
