@@ -12,7 +12,7 @@ from skdl.openmp import _memory, _threads
 # coefficients where that is more, since each chunk passes over those.
 CHUNK_BYTES = 1 << 19
 MAX_CHUNK_BYTES = 1 << 22
-# A block of columns is the smallest share of a dense row for a thread: wide enough that the sums over its lanes, computed once
+# A block of columns is the smallest share of a dense row for a thread: about so wide that the sums over its lanes, computed once
 # a block, cost little beside the products.
 BLOCK_VECTORS = 24
 # Converting a value of X costs as much as this many outputs.
@@ -31,8 +31,9 @@ PIECE_OUTPUTS = 64
 
 
 def column_blocks(n_features):
-    """Bounds of the blocks of columns."""
-    return _memory.even_parts(n_features, max(1, padded(n_features) // _kernels.PAD // BLOCK_VECTORS))
+    """Bounds of the blocks of columns: a power of two of them, since the number of threads mostly is one."""
+    n_vectors = padded(n_features) // _kernels.PAD
+    return _memory.even_parts(n_features, 1 << max(0, round(np.log2(n_vectors / BLOCK_VECTORS))))
 
 
 def feature_dtype(dtype):
