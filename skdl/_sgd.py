@@ -44,9 +44,9 @@ from skdl._validation import check_model
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
 # model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps
-# Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most,
-# while the step holds, so that the mean over epochs is one of many, and while it falls.
-TOGETHER_VALUES, EPOCHS_TOGETHER, EPOCHS_TOGETHER_FALLING = 2**20, 4, 32
+# Products of values and outputs in the epochs that run together, about a millisecond; how many epochs these are at most; and
+# how many where a mean over epochs is taken, so that it is one of many.
+TOGETHER_VALUES, EPOCHS_TOGETHER, EPOCHS_BETWEEN_TERMS = 2**20, 32, 4
 # Bytes of coefficients and velocity of models that train side by side: from 1 to 4 MiB, the L2 caches, an epoch takes the least
 # time a model (768 features and 100 classes, 784 and 10 or 2).
 CACHED_BYTES = 2**21
@@ -315,15 +315,16 @@ def _sizes_of(n_rows, step_sizes, n_done, batch_size, *, of_share):
     return sizes
 
 
-def epochs_together(source, backend, *, holds):
+def epochs_together(source, backend, *, averages):
     """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer.
 
-    On CSR one: features that lag behind catch up at the end of a call. Of rows that each epoch reads anew, too.
+    On CSR one: features that lag behind catch up at the end of a call. Of rows that each epoch reads anew, too. averages:
+    whether the mean of the parameters after such calls is taken.
     """
     if source.is_sparse or source.is_read_anew:
         return 1
     values = source.n_rows * (1 + source.row_values) * backend.n_outputs
-    most = EPOCHS_TOGETHER if holds else EPOCHS_TOGETHER_FALLING
+    most = EPOCHS_BETWEEN_TERMS if averages else EPOCHS_TOGETHER
     return int(min(max(1, TOGETHER_VALUES // values), most))
 
 
@@ -505,13 +506,14 @@ class Course:
 
         def together(epoch):
             """The epoch before which somebody has to look at the model again."""
-            n_together = epochs_together(source, backend, holds=schedule.holds(epoch)) if run_together else 1
-            at_the_latest = [epoch + n_together, schedule.next_change(epoch)]
+            at_the_latest, averages = [schedule.next_change(epoch)], False
             if evidence is not None:
                 at_the_latest.append(evidence.next_due)
             if monitor is not None and epoch >= schedule.settled_from:
                 at_the_latest.append(epoch + monitor.epochs_to_look)
-            return int(min(at_the_latest))
+                averages = n_batches > 1 and schedule.holds(epoch)
+            n_together = epochs_together(source, backend, averages=averages) if run_together else 1
+            return int(min(epoch + n_together, *at_the_latest))
 
         end, losses = len(history.loss_curve), []
         for epoch in range(len(history.loss_curve), options.max_iter):
