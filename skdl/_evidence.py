@@ -19,7 +19,7 @@ from skdl._scaling import with_scaled_columns
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 # Updates come early, while the step is long: at so many times this share of the epochs.
-UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.03, 0.1
+UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.015, 0.1
 # Steps that a model has made before it is asked, a third of those of a default fit.
 FEWEST_STEPS = 30
 # Rows that the updates look at: as many as have so many values, or probabilities.
