@@ -156,7 +156,8 @@ class Gauge:
         rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), CURVATURE_ROWS)).astype(int)]
         _, _, weight = self.source.block
         [logits], _ = self.backend.predictor(self.source.X, rows)((coef[np.newaxis], intercept[np.newaxis]))
-        return _softmax.mean_curvature(logits.astype(np.float64), None if weight is None else weight[rows])
+        z = _softmax.output_probabilities(logits.astype(np.float64))
+        return _softmax.mean_curvature(z, None if weight is None else weight[rows])
 
 
 class Monitor:

@@ -5,11 +5,13 @@ In the coordinates u = (x - mean) * scale of `Scaling` the penalty is alpha time
 n is the sum of the sample weights, which count rows.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit, logsumexp
+from scipy.optimize import brentq
+from scipy.special import expit
 
 from skdl import _softmax
 from skdl._products import lanczos, products
@@ -116,11 +118,13 @@ def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
     return determined / (n_rows * penalty) if penalty > 0 else alpha
 
 
-def residuals(logits, y):
-    """z - e_y of each row, (n_rows, n_outputs)."""
-    z = _softmax.probabilities(logits)
-    z[np.arange(len(y)), y] -= 1
-    return z[:, -logits.shape[1] :]
+def residuals(z, y):
+    """z - e_y of each row, (n_rows, n_outputs), from the probabilities of the classes that have a logit."""
+    if z.shape[1] == 1:
+        return z - (y == 1)[:, np.newaxis]
+    residual = z.copy()
+    residual[np.arange(len(y)), y] -= 1
+    return residual
 
 
 def margins(logits, y):
@@ -130,12 +134,13 @@ def margins(logits, y):
     rows = np.arange(len(y))
     others = logits.copy()
     others[rows, y] = -np.inf
-    return logits[rows, y] - logsumexp(others, axis=1)
+    highest = others.max(axis=1, keepdims=True)
+    return logits[rows, y] - highest[:, 0] - np.log(np.exp(others - highest).sum(axis=1))
 
 
-def slope(logits, y, weight, t=1.0):
-    """The derivative by t of the mean loss of t times the logits."""
-    return np.einsum("nk,nk,n->", residuals(t * logits, y), logits, weight) / weight.sum()
+def slope(logits, residual, weight):
+    """The derivative by t of the mean loss of t times the logits, where these have such residuals."""
+    return np.einsum("nk,nk,n->", residual, logits, weight) / weight.sum()
 
 
 def margin_factor(logits, y, weight, shares, untrained, n_rows):
@@ -147,19 +152,20 @@ def margin_factor(logits, y, weight, shares, untrained, n_rows):
     in Laplace's rule of succession one more row is counted, with the margin at which the lowest of n normal ones is expected,
     sqrt(2 log n) standard deviations below their mean (Boucheron, Lugosi and Massart 2013, section 2.5).
     """
-    left_out = logits + shares * residuals(logits, y)
+    left_out = logits + shares * residuals(_softmax.output_probabilities(logits), y)
     lowest = lowest_margin(margins(left_out, y), weight, n_rows)
 
+    @cache
     def slope_at(t):
-        return slope(left_out, y, weight, t) - lowest * expit(-t * lowest) / n_rows + untrained
+        residual = residuals(_softmax.output_probabilities(t * left_out), y)
+        return slope(left_out, residual, weight) - lowest * expit(-t * lowest) / n_rows + untrained
 
+    largest = LARGEST_FACTOR ** (1 / SEPARABLE_POWER)
     if slope_at(1.0) >= 0:
         return 1.0
-    low, high = 0.0, np.log(LARGEST_FACTOR) / SEPARABLE_POWER
-    for _ in range(10):
-        middle = (low + high) / 2
-        low, high = (middle, high) if slope_at(np.exp(middle)) < 0 else (low, middle)
-    return float(np.exp(-SEPARABLE_POWER * low))
+    if slope_at(largest) <= 0:
+        return 1 / LARGEST_FACTOR
+    return brentq(slope_at, 1.0, largest, xtol=1e-3) ** -SEPARABLE_POWER
 
 
 def lowest_margin(sampled, weight, n_rows):
@@ -220,11 +226,12 @@ class Evidence:
         logits = sample.logits(coef, intercept)
         strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio
         growth = strength * (coef**2).sum() + l1_strength * abs(coef).sum()
-        fall = -slope(logits, sample.y, sample.weight)
+        z = _softmax.output_probabilities(logits)
+        fall = -slope(logits, residuals(z, sample.y), sample.weight)
         untrained = UNTRAINED if self._l1_ratio == 0 else UNTRAINED_L1
         if growth == 0 or fall > untrained * growth:
             return alpha
-        curvature = _softmax.mean_curvature(logits, sample.weight)
+        curvature = _softmax.mean_curvature(z, sample.weight)
         if not self.due and self._ends_with_margins:
             # Of a row of any weight one is left out: a weight of 2 is two rows.
             # One of less than 1, as long rows have it, takes no more along than that.

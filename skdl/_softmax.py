@@ -4,7 +4,7 @@ Logits (n_rows, n_outputs) are one per class; with two classes only the second h
 """
 
 import numpy as np
-from scipy.special import expit, log_expit, log_softmax, softmax
+from scipy.special import expit, log_expit, log_softmax
 
 
 def n_outputs(n_classes):
@@ -22,9 +22,8 @@ def curvature_bound(n_outputs):
     return 0.25 if n_outputs == 1 else 0.5
 
 
-def mean_curvature(logits, weight):
+def mean_curvature(z, weight):
     """The mean of z (1 - z) of each output, (n_outputs,): the loss's second derivative along its logit."""
-    z = probabilities(logits)[:, -logits.shape[1] :]
     if weight is None:
         return (z * (1 - z)).mean(axis=0)
     return np.einsum("nk,n->k", z * (1 - z), weight) / weight.sum()  # np.average takes ten times as long
@@ -75,10 +74,19 @@ def class_numbers(logits):
 
 def probabilities(logits):
     """(n_rows, n_classes) of the type of the logits, computed in float64."""
-    z = logits.astype(np.float64)
+    h = logits.astype(np.float64, copy=False)
+    z = np.hstack([expit(-h), expit(h)]) if h.shape[1] == 1 else output_probabilities(h)
+    return z.astype(logits.dtype, copy=False)
+
+
+def output_probabilities(logits):
+    """(n_rows, n_outputs): those of the classes that have a logit. Of float64."""
+    if logits.shape[1] == 1:
+        return expit(logits)
     with np.errstate(over="ignore"):  # logits that differ by more than float64's range
-        z = np.hstack([expit(-z), expit(z)]) if z.shape[1] == 1 else softmax(z, axis=1)
-    return z.astype(logits.dtype)
+        z = np.exp(logits - logits.max(axis=1, keepdims=True))
+    z /= z.sum(axis=1, keepdims=True)
+    return z
 
 
 def log_probabilities(logits):

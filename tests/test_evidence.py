@@ -17,11 +17,13 @@ from skdl._evidence import (
     by_evidence,
     lowest_margin,
     margin_factor,
+    residuals,
     slope,
 )
 from skdl._products import products
 from skdl._sampling import FEWEST_ROWS
 from skdl._scaling import Scaling
+from skdl._softmax import output_probabilities
 
 
 def correlated(n, d, seed=0):
@@ -91,7 +93,7 @@ def test_margins():
     # Every row is right by its own leverage only.
     assert margin_factor(logits, y, ones, 50 * np.ones((200, 3)), 0.0, 1e9) == 1
     # The same, but all of the slope is a lack of training.
-    untrained = -slope(logits, y, ones)
+    untrained = -slope(logits, residuals(output_probabilities(logits), y), ones)
     assert margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), untrained, 1e9) == pytest.approx(1, abs=0.1)
     # Margins that spread promise less of one row more, few of them less than many.
     spread = np.linspace(0.2, 8, 200)[:, np.newaxis] * np.eye(3)[y]

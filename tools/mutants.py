@@ -257,7 +257,7 @@ MUTANTS = [
     ("a sample's eigenvalues as they are", EVIDENCE, "range(1 if self.n_sampled == self.n_rows else 5)", "range(1)"),
     ("eigenvalues without weights", EVIDENCE, "Spectrum.of(U, weight / weight.mean(), source.n_rows, scaling)",
      "Spectrum.of(U, np.ones(len(weight)), source.n_rows, scaling)"),
-    ("evidence without weights", EVIDENCE, "mean_curvature(logits, sample.weight)", "mean_curvature(logits, None)"),
+    ("evidence without weights", EVIDENCE, "mean_curvature(z, sample.weight)", "mean_curvature(z, None)"),
     ("evidence of rows that count once", EVIDENCE, "self._n_rows = max(n_rows, 1.0)", "self._n_rows = source.n_rows"),
     ("evidence in other units", EVIDENCE, "coef / sample.scaling.scale * sample.q *", "coef * sample.q *"),
     ("zeros of L1 are determined", EVIDENCE, ".sum() * (coef != 0).mean()", ".sum()"),
