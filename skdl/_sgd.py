@@ -517,16 +517,21 @@ class Course:
 
         end, losses = len(history.loss_curve), []
         for epoch in range(len(history.loss_curve), options.max_iter):
-            hooks.begin(for_x, source.n_groups)
             if epoch == end:
                 begun, end = epoch, together(epoch)
             if not losses:
+                hooks.begin(for_x, source.n_groups)
                 watched = hooks.watches or self.validate is not None
                 losses = yield schedule.sizes(epoch, 1 if watched else end - epoch)
-            loss, holds = losses.pop(0), schedule.holds(epoch)
+            loss = losses.pop(0)
             if not loss < DIVERGED:  # NaN included
                 raise diverged(epoch, options.lr, scaling)
-            at_end = epoch + 1 == end
+            if losses:  # of epochs that ran together, after the last of which is the next look
+                history.add(loss, None)
+                if options.verbose:
+                    print(history.last_line())
+                continue
+            at_end, holds = epoch + 1 == end, schedule.holds(epoch)
             if at_end and evidence is not None and evidence.next_due == end:
                 options = self.options = replace(options, alpha=evidence.updated(options.alpha, *current()))
                 self.training.penalise(self.model, *self.penalties)
