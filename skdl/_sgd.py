@@ -44,9 +44,10 @@ from skdl._validation import check_model
 # A mean loss above this is divergence: its logits differ by more than float64 can resolve. The penalty may keep such a
 # model finite.
 DIVERGED = 1 / np.finfo(np.float64).eps
-# Products of values and outputs in the epochs that run together, about a millisecond; how many epochs these are at most; and
-# how many where a mean over epochs is taken, so that it is one of many.
-TOGETHER_VALUES, EPOCHS_TOGETHER, EPOCHS_BETWEEN_TERMS = 2**20, 32, 4
+# Products of values and outputs in the epochs that run together, about a millisecond; and how many epochs these are at most.
+TOGETHER_VALUES, EPOCHS_TOGETHER = 2**20, 32
+# Updates between the terms of a mean over epochs. A velocity of momentum=0.9 remembers ten: closer terms say little more.
+UPDATES_BETWEEN_TERMS = 16
 # Bytes of coefficients and velocity of models that train side by side: from 1 to 4 MiB, the L2 caches, an epoch takes the least
 # time a model (768 features and 100 classes, 784 and 10 or 2).
 CACHED_BYTES = 2**21
@@ -315,17 +316,15 @@ def _sizes_of(n_rows, step_sizes, n_done, batch_size, *, of_share):
     return sizes
 
 
-def epochs_together(source, backend, *, averages):
+def epochs_together(source, backend):
     """Number of epochs, at most, that run in one call of the backend, where what Python does for each would take longer.
 
-    On CSR one: features that lag behind catch up at the end of a call. Of rows that each epoch reads anew, too. averages:
-    whether the mean of the parameters after such calls is taken.
+    On CSR one: features that lag behind catch up at the end of a call. Of rows that each epoch reads anew, too.
     """
     if source.is_sparse or source.is_read_anew:
         return 1
     values = source.n_rows * (1 + source.row_values) * backend.n_outputs
-    most = EPOCHS_BETWEEN_TERMS if averages else EPOCHS_TOGETHER
-    return int(min(max(1, TOGETHER_VALUES // values), most))
+    return int(min(max(1, TOGETHER_VALUES // values), EPOCHS_TOGETHER))
 
 
 def with_model_axis(pair):
@@ -506,14 +505,17 @@ class Course:
 
         def together(epoch):
             """The epoch before which somebody has to look at the model again."""
-            at_the_latest, averages = [schedule.next_change(epoch)], False
+            at_the_latest = [
+                epoch + (epochs_together(source, backend) if run_together else 1),
+                schedule.next_change(epoch),
+            ]
             if evidence is not None:
                 at_the_latest.append(evidence.next_due)
             if monitor is not None and epoch >= schedule.settled_from:
                 at_the_latest.append(epoch + monitor.epochs_to_look)
-                averages = n_batches > 1 and schedule.holds(epoch)
-            n_together = epochs_together(source, backend, averages=averages) if run_together else 1
-            return int(min(epoch + n_together, *at_the_latest))
+                if n_batches > 1 and schedule.holds(epoch):  # it takes the mean of the parameters after each call
+                    at_the_latest.append(epoch + ceil_div(UPDATES_BETWEEN_TERMS, n_batches))
+            return int(min(at_the_latest))
 
         end, losses = len(history.loss_curve), []
         for epoch in range(len(history.loss_curve), options.max_iter):
