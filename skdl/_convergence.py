@@ -153,7 +153,8 @@ class Gauge:
     def _curvature(self, coef, intercept):
         """The mean of z (1 - z) of each output over some of the rows."""
         rows = self.source.rows
-        rows = rows[np.linspace(0, len(rows) - 1, min(len(rows), CURVATURE_ROWS)).astype(int)]
+        if len(rows) > CURVATURE_ROWS:
+            rows = rows[np.linspace(0, len(rows) - 1, CURVATURE_ROWS).astype(int)]
         _, _, weight = self.source.block
         [logits], _ = self.backend.predictor(self.source.X, rows)((coef[np.newaxis], intercept[np.newaxis]))
         z = _softmax.output_probabilities(logits.astype(np.float64))
