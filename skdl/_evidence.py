@@ -22,7 +22,7 @@ from skdl._scaling import with_scaled_columns
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
 # Updates come early, while the step is long: at so many times this share of the epochs.
 UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.015, 0.1
-# Steps that a model has made before it is asked, a third of those of a default fit.
+# Steps that a model has made before it is asked, two thirds of those of a default fit of few rows.
 FEWEST_STEPS = 30
 # Rows that the updates look at: as many as have so many values, or probabilities.
 SAMPLE_VALUES, SAMPLE_PROBABILITIES = 2**19, 2**17
