@@ -20,8 +20,9 @@ from skdl._scaling import with_scaled_columns
 
 # The strength to begin with, as a share of the curvature of the loss: a constant, and a part that many rows make small.
 SHARE, SHARE_OF_A_ROW = 5e-5, 0.1
-# Updates come early, while the step is long: at so many times this share of the epochs.
-UPDATES, HOLDING, FALLING = np.arange(1, 7), 0.015, 0.1
+# Updates come early, while the step is long: at so many times this share of the epochs, where the step holds until the optimum
+# is near, where it holds until a validation loss is flat, which is judged from the last update on, and where it falls.
+UPDATES, HOLDING, STOPPING, FALLING = np.arange(1, 7), 0.015, 0.03, 0.1
 # Steps that a model has made before it is asked, two thirds of those of a default fit of few rows.
 FEWEST_STEPS = 30
 # Rows that the updates look at: as many as have so many values, or probabilities.
@@ -201,9 +202,9 @@ class Evidence:
         self.due = []  # numbers of epochs after which there is an update
         self._n_rows = max(n_rows, 1.0)  # less is no row
 
-    def be_due(self, max_iter, n_batches, *, holds):
-        """Spread the updates over the epochs, closer where the step holds at first; returns the epoch after the last."""
-        epochs = np.unique(np.ceil((HOLDING if holds else FALLING) * UPDATES * max_iter).astype(int))
+    def be_due(self, max_iter, n_batches, *, share):
+        """Have an update after each such share of the epochs; returns the epoch after the last."""
+        epochs = np.unique(np.ceil(share * UPDATES * max_iter).astype(int))
         self.due = epochs[(epochs < max_iter) & (epochs * n_batches >= FEWEST_STEPS)].tolist()
         self._ends_with_margins = len(self.due) > 1 and self._l1_ratio < 1
         return max(self.due, default=0)

@@ -34,7 +34,7 @@ from sklearn.utils import check_random_state
 
 from skdl._backends import ceil_div
 from skdl._convergence import Monitor, View, loss_and_gradient
-from skdl._evidence import Evidence, Sample
+from skdl._evidence import FALLING, HOLDING, STOPPING, Evidence, Sample
 from skdl._plan import Survey, make_plan, standard_scaling
 from skdl._reduction import OccurringColumns, is_full
 from skdl._sampling import FEWEST_ROWS, SampledRows
@@ -430,8 +430,9 @@ class Course:
         self.schedule = Schedule(plan.options, plan.source.n_batches(plan.options.batch_size))
         self.patience, self.held = Patience(plan.options), HeldEpochs(plan.options.tol)
         if plan.evidence is not None:
+            share = STOPPING if plan.options.early_stopping else HOLDING
             self.schedule.settled_from = plan.evidence.be_due(
-                plan.options.max_iter, self.schedule.n_batches, holds=self.schedule.holds(0)
+                plan.options.max_iter, self.schedule.n_batches, share=share if self.schedule.holds(0) else FALLING
             )
         self.training = self.model = None  # where the model is among those side by side
         self.wanted = None  # step sizes (n_epochs, n_batches) of the epochs to come,
