@@ -27,7 +27,6 @@ intercept has no penalty. The step may be taken in other coordinates of x; see `
 
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
 
 import numpy as np
 from sklearn.utils import check_random_state
@@ -255,19 +254,7 @@ def order_generator(options, epoch):
     """
     if not options.shuffle:
         return None
-    random_state = options.random_state
-    seed = _first_draw(random_state) if isinstance(random_state, int) else _draw(check_random_state(random_state))
-    return np.random.default_rng([seed, epoch])
-
-
-def _draw(random_state):
-    return random_state.randint(2**31 - 1)
-
-
-@lru_cache(maxsize=16)
-def _first_draw(seed):
-    """What a RandomState of this seed draws first. To make one takes .1 ms, and many fits have one seed."""
-    return _draw(np.random.RandomState(seed))
+    return np.random.default_rng([check_random_state(options.random_state).randint(2**31 - 1), epoch])
 
 
 def penalties(options, unit, scale, dtype):
