@@ -31,8 +31,6 @@ NOISE_DENSE, NOISE_SPARSE = 3.8, 10.0
 # are sampled more sparingly, for SAMPLE_VALUES in all.
 SAMPLED_BATCHES, SAMPLE_ROWS, SAMPLE_VALUES = 8, 1024, 2**22
 LANCZOS_STEPS = 4
-# Up to so many features all eigenvalues of a minibatch are found in less time than the largest one of many.
-FEW_FEATURES = 16
 
 
 def even_batch_size(n_rows, batch_size):
@@ -87,17 +85,14 @@ def sampled_curvature(source, scaling, sampled, batch_size):
 
 
 def largest_curvature(U, weight, scaling):
-    """Largest eigenvalue of the mean of weight u u^T over the rows of U; of many features by Lanczos' method, a lower bound,
-    soon close.
+    """Largest eigenvalue of the mean of weight u u^T over the rows of U, by Lanczos' method: a lower bound, soon close.
 
     U (n_rows, n_features) CSR, or (n_batches, n_rows, n_features) dense, of which the largest is returned; weight likewise.
     """
-    weight = (weight / weight.shape[-1])[..., np.newaxis].astype(U.dtype)
-    multiply, multiply_transposed = products(U)
-    if U.ndim == 3 and U.shape[-1] <= FEW_FEATURES:
-        return float(np.linalg.eigvalsh(multiply_transposed(weight * U).astype(np.float64)).max())
     rng, n_batches = np.random.default_rng(0), len(U) if U.ndim == 3 else 1
     v = scaling.random_directions(lambda n_features: rng.normal(size=(n_batches, n_features)).T).astype(U.dtype)
+    weight = (weight / weight.shape[-1])[..., np.newaxis].astype(U.dtype)
+    multiply, multiply_transposed = products(U)
 
     def S(v):
         if U.ndim == 3:  # a direction for each minibatch
