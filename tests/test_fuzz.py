@@ -125,10 +125,11 @@ def test_equal_to_the_twin(
     done = np.arange(n_epochs * n_batches) / (n_epochs * n_batches)
     factor = {"constant": 1 + 0 * done, "linear": 1 - done, "cosine": 0.5 + 0.5 * np.cos(np.pi * done)}[schedule]
     strength = alpha / (1 - momentum)
+    lazy = sparse.issparse(X) and X.tocsr()[rows].nnz < FULL * values[rows].size
     for step_sizes in (0.05 * factor).reshape(n_epochs, n_batches):
         reference.run_epoch(
             W, b, V, v, values.astype(float), y, w, rows, size, step_sizes, momentum=momentum, l1=strength * l1_ratio,
-            l2=strength * (1 - l1_ratio), fit_intercept=fit_intercept, lazy=sparse.issparse(X) and X.nnz < FULL * values.size,
+            l2=strength * (1 - l1_ratio), fit_intercept=fit_intercept, lazy=lazy,
         )  # fmt: skip
     # 210 steps of 0.05, which momentum lengthens tenfold, along sums of 70 products of numbers up to 4, each rounded
     tolerance = 210 * 0.05 * 10 * 70 * 4 * np.finfo(clf.coef_.dtype).eps / 2
