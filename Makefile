@@ -27,7 +27,7 @@ docs-test: .venv/installed-docs
 
 lint: .venv/installed-lint
 	PATH="$(CURDIR)/.venv/bin:$$PATH"; ruff check . && ruff format --check . && cython-lint skdl/_kernels.pyx && \
-	    clang-format --dry-run --Werror skdl/*.h skdl/opencl/softmax.cl
+	    clang-format --dry-run --Werror skdl/*.h skdl/opencl/softmax.cl && python tools/mutants.py --check
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "skdl needs Python >= 3.11: say which with make PYTHON=python3.12"; exit 1; }

@@ -150,8 +150,8 @@ class SoftmaxRegressionClassifier(CallbackSupportMixin, SoftmaxModel):
         The strength of the penalty; with ``alpha="auto"`` the last one.
     scale_ : ndarray of shape (n_features,)
         float64; the unit r of each feature in the penalty: the geometric mean of ``max |x - mean|`` and the standard
-        deviation; for CSR, see Notes and `standardize`. 1 for a constant column, and for all with ``standardize=False`` or where nothing needs
-        the features' statistics (a numeric `lr` with ``alpha=0``).
+        deviation; for CSR, see Notes and `standardize`. 1 for a constant column, and for all with ``standardize=False`` or
+        where nothing needs the features' statistics (a numeric `lr` with ``alpha=0``).
 
     See Also
     --------

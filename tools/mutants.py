@@ -1,4 +1,7 @@
-"""Breaks the kernels and the loop on purpose, one way at a time, and asks the tests: python tools/mutants.py [name ...]
+"""Breaks the kernels and the loop on purpose, one way at a time, and asks the tests.
+
+    python tools/mutants.py [name ...]
+    python tools/mutants.py --check    # whether the texts of all are still there, as `make lint` asks
 
 Each mutant is (name, file, old text, new text). It is made in a copy of the tree, built without optimisation where it is
 one of the kernels, and must be killed by a failing test. A text that is not found exactly once is an error: bring the mutant
@@ -66,7 +69,7 @@ MUTANTS = [
      "(REAL)t->model.momentum[m] * v[c] + g"),
     ("penalty on the intercept", MICRO, "if (last) b[c] -= (REAL)lr[m] * v[c];",
      "if (last) b[c] -= (REAL)lr[m] * (v[c] + (t->model.l2 ? ((const REAL *)t->model.l2)[0] * b[c] : 0));"),
-    ("L1 of CSR on one side", CSR, " + (VW)((W(part_int))below & (below < 0))", ""),
+    ("L1 of CSR on one side", CSR, " + WHERE(below < 0, below)", ""),
     ("L2 of CSR without the step size", MICRO, "1 / (1 + lr * f->l2)", "1 / (1 + f->l2)"),
     # ---- conversion
     ("half precision by another power", MICRO, "0x77800000u", "0x77000000u"),
@@ -98,8 +101,8 @@ MUTANTS = [
     ("intercepts of the first model", MICRO, "(const REAL *)t->model.intercept + m * n_outputs;",
      "(const REAL *)t->model.intercept;"),
     ("columns of the last vector left out", MICRO,
-     "for (int64_t j = 0; j < width; j += LANES) {\n        NAME(fetch_some)(fetch);",
-     "for (int64_t j = 0; j < width - LANES; j += LANES) {\n        NAME(fetch_some)(fetch);"),
+     "for (int64_t j = 0; j < width; j += LANES) {\n        if (fetch) NAME(fetch_some)(fetch);",
+     "for (int64_t j = 0; j < width - LANES; j += LANES) {\n        if (fetch) NAME(fetch_some)(fetch);"),
     ("logits without the intercept", MICRO, "NAME(load)(z + c * t->scratch.chunk) + b[c];",
      "NAME(load)(z + c * t->scratch.chunk);"),
     ("only the last panel of columns", MICRO, "if (!first) sum[c][k] += NAME(load)(o);", "(void)first;"),
@@ -160,11 +163,11 @@ MUTANTS = [
      "chunk.first, chunk.last = chunk.start == chunk.begin, chunk.start + chunk.n_rows == chunk.stop",
      "chunk.first, chunk.last = chunk.start == chunk.begin, True"),
     ("the rest of an epoch left out where threads are given up", KERNELS,
-     "        course.next_step = step + 1\n\n\ncdef void train_sparse",
-     "        course.next_step = course.n_steps\n\n\ncdef void train_sparse"),
+     "        course.next_step = step + 1\n\n\ncdef inline int64_t next_unit",
+     "        course.next_step = course.n_steps\n\n\ncdef inline int64_t next_unit"),
     ("a minibatch again where threads are given up", KERNELS,
-     "        course.next_step = step + 1\n\n\ncdef void train_sparse",
-     "        course.next_step = step + (me.asked != SKDL_LEAVE)\n\n\ncdef void train_sparse"),
+     "        course.next_step = step + 1\n\n\ncdef inline int64_t next_unit",
+     "        course.next_step = step + (me.asked != SKDL_LEAVE)\n\n\ncdef inline int64_t next_unit"),
     ("epochs together begin where the first did", KERNELS, "begin = epoch * course.n_rows +", "begin = 0 * course.n_rows +"),
     ("one loss of epochs together", KERNELS, "course.loss + epoch * course.task.model.n_models)", "course.loss)"),
     ("losses of the first model", KERNELS, "chunk.loss[m] +=", "chunk.loss[0] +="),
@@ -177,9 +180,12 @@ MUTANTS = [
     ("rows turned without their mean", REDUCTION, "self._scaling.unscale_parameters(of_u, intercept)",
      "(of_u * self._scaling.scale, intercept)"),
     ("directions that the turn changes", REDUCTION,
-     "return _solve(self._L, self._multiply(v).astype(np.float64))[self._is_own]",
+     "return of_rows.T[self._is_own]",
      "return np.random.default_rng(1).normal(size=(self._is_own.sum(), v.shape[1]))"),
-    ("callbacks see the turned model", SGD, "        hooks.begin(for_x)\n", "        hooks.begin(current)\n"),
+    ("pivots however small", KERNELS, "if K[j, j] > smallest[j] else 0.0", "if K[j, j] > 0 else 0.0"),
+    ("rows explained by their own panel alone", KERNELS, "K[j, r] -= product[(j - a) * (n - a) + r - a]", "pass"),
+    ("rows in another unit where they turn", PLAN, "standard.in_one_unit(), None)", "standard, None)"),
+    ("callbacks see the turned model", SGD, "hooks.begin(for_x, source.n_groups)", "hooks.begin(current, source.n_groups)"),
     ("blocks of the last thread left out", KERNELS, "blk1 = share(n_blocks, group + 1, n_groups)\n",
      "blk1 = share(n_blocks, group + 1, n_groups + (n_groups > 2))\n"),
     ("CSR: a negative index passes", KERNELS, "if indices[e] < 0 or indices[e] >= n_features:",
@@ -202,15 +208,23 @@ MUTANTS = [
      "* (1 - l1_ratio) * (unit * scale))"),
     ("L1 on the scaled coefficients", SGD, "held(strength * l1_ratio * (unit * scale))", "held(strength * l1_ratio * unit)"),
     ("penalty without units", SGD, "* (1 - l1_ratio) * (unit * scale) ** 2)", "* (1 - l1_ratio) * scale**2)"),
-    ("units for an automatic step alone", PLAN, "(1 / scale, ones) if options.standardize else",
-     '(1 / scale, ones) if options.standardize and options.lr == "auto" else'),
+    ("units for an automatic step alone", PLAN, "units(standardize=options.standardize)",
+     'units(standardize=options.standardize and options.lr == "auto")'),
+    ("rows of one length have units of their own", SCALING, "        if self.row_length is None:\n", "        if True:\n"),
+    ("one length whatever the rows say", SCALING, "SAME_SQUARE = 0.01", "SAME_SQUARE = 0.9"),
+    ("the length of long rows counts", SCALING, "for a, b in pairs), other.row_squares)",
+     "for a, b in pairs), self.row_squares)"),
+    ("the length of the first rows of a stream", SCALING, "row_squares = both_extremes(self.row_squares, other.row_squares)",
+     "row_squares = self.row_squares"),
+    ("one unit that is each column's", SCALING, "scale = np.full(len(self.scale), 1 / self.row_length)", "scale = self.scale"),
     ("units by a product of roots", SCALING, "return np.ldexp(np.sqrt(fraction * np.ldexp(b, -exponent)), exponent)",
      "return np.sqrt(a) * np.sqrt(b)"),
     ("L1 without the last proximal steps", SGD, "options.l1_ratio > 0 and options.alpha > 0 and not",
      "False and not"),
     ("the last proximal steps with the momentum's factor", SGD, "alpha=alpha, momentum=0.0)", "alpha=alpha)"),
     # ---- what "auto" stands for
-    ("power iteration without weights", AUTO, "float((weight * p**2)", "float((p**2 / p.shape[-2])"),
+    ("curvature of rows without weights", AUTO, "return multiply_transposed(weight * multiply(v.T[..., np.newaxis]))",
+     "return multiply_transposed(multiply(v.T[..., np.newaxis]) / weight.shape[-2])"),
     ("alpha of less than one row", EVIDENCE, "SHARE_OF_A_ROW / max(n_rows, 1)", "SHARE_OF_A_ROW / n_rows"),
     ("two classes: half the step", SOFTMAX, "return 0.25 if n_outputs == 1 else 0.5", "return 0.5"),
     ("step whatever the noise", AUTO, "if (n_batches > 1 or full_batch is not None) and mean", "if False and mean"),
@@ -222,11 +236,13 @@ MUTANTS = [
     # ---- the loop
     ("the step falls anew in each epoch", SCHEDULE, "np.arange(epoch, epoch + n_epochs)", "np.arange(n_epochs)"),
     ("cosine without its half", SCHEDULE, "lr * 0.5 * (1 + np.cos", "lr * (1 + np.cos"),
-    ("the step falls anew in each block", SGD, "            done += n_batches\n", ""),
+    ("the step falls anew in each block", SGD, "                n_done += rows.shape[1]\n", ""),
     ("mean loss of the last block's rows", SGD, "return total / source.n_rows", "return total / len(order)"),
-    ("loss of the last block", SGD, "total = total + training.run", "total = training.run"),
+    ("loss of the last block", SGD, "total = total + training.run(block, rows, sizes)",
+     "total = training.run(block, rows, sizes)"),
     ("a model without its axis", SGD, "np.asarray(a)[np.newaxis] for a in pair", "np.asarray(a) for a in pair"),
-    ("the last epoch is kept", SGD, "best_loss, best_parameters, history.best_epoch = watched, current(), epoch + 1", "pass"),
+    ("the last epoch is kept", SGD, "self.best_loss, self.best_parameters, history.best_epoch = watched, current(), epoch + 1",
+     "pass"),
     ("the first epoch of small steps is kept", SGD, "history.best_epoch = watched, current(), epoch + 1",
      "history.best_epoch = -np.inf, current(), epoch + 1"),
     ("weights of large steps are kept", SGD, "options.early_stopping and schedule.has_fallen(epoch)",
@@ -247,19 +263,19 @@ MUTANTS = [
     ("a fit ends before alpha is final", SGD, "if monitor is not None and epoch >= schedule.settled_from:",
      "if monitor is not None:"),
     ("untrained models are asked", EVIDENCE, "if growth == 0 or fall > untrained * growth:", "if growth == 0:"),
-    ("no row is left out", EVIDENCE, "self._ends_with_margins = len(self._due) > 1 and self._l1_ratio < 1",
+    ("no row is left out", EVIDENCE, "self._ends_with_margins = len(self.due) > 1 and self._l1_ratio < 1",
      "self._ends_with_margins = False"),
     ("left out with its own leverage", EVIDENCE, "q = np.divide(q, left, out=np.full_like(q, np.inf), where=left > 0)", "pass"),
     ("left out without the intercept", EVIDENCE, " + 1 / np.maximum(n_rows * curvature, 1)", ""),
-    ("left out with all its copies", EVIDENCE, "shares(sample.squared_norm,", "shares(sample.weight * sample.squared_norm,"),
+    ("left out with all its copies", EVIDENCE, "np.minimum(1, n_copies)", "n_copies"),
     ("a lack of training weakens alpha", EVIDENCE, "max(0.0, fall - growth), self", "0.0, self"),
-    ("no row more on the wrong side", EVIDENCE, "untrained += max(0.0,", "untrained += min(0.0,"),
+    ("no row more than there are", EVIDENCE, " - lowest * expit(-t * lowest) / n_rows", ""),
     ("a sample's eigenvalues as they are", EVIDENCE, "range(1 if self.n_sampled == self.n_rows else 5)", "range(1)"),
-    ("eigenvalues without weights", EVIDENCE, "Spectrum.of(U, weight / weight.mean(), source.n_rows, scaling)",
-     "Spectrum.of(U, np.ones(len(weight)), source.n_rows, scaling)"),
+    ("eigenvalues without weights", EVIDENCE, "Spectrum.of(U, products_of_U, weight / weight.mean(), ",
+     "Spectrum.of(U, products_of_U, np.ones(len(weight)), "),
     ("evidence without weights", EVIDENCE, "mean_curvature(z, sample.weight)", "mean_curvature(z, None)"),
     ("evidence of rows that count once", EVIDENCE, "self._n_rows = max(n_rows, 1.0)", "self._n_rows = source.n_rows"),
-    ("evidence in other units", EVIDENCE, "coef / sample.scaling.scale * sample.q *", "coef * sample.q *"),
+    ("evidence in other units", EVIDENCE, "coef * sample.q *", "coef *"),
     ("zeros of L1 are determined", EVIDENCE, ".sum() * (coef != 0).mean()", ".sum()"),
     # ---- rows that are long, heavy or drawn
     ("long rows keep their weight", SAMPLING, "return np.minimum(1, bound / leverage)", "return np.ones(len(leverage))"),
@@ -276,8 +292,8 @@ MUTANTS = [
     # ---- how far the optimum is
     ("a short minibatch counts as a full one", CONVERGENCE, "gradient + size * (velocity - before)",
      "gradient + batch_size * (velocity - before)"),
-    ("curvature without weights", CONVERGENCE, "logits.astype(np.float64), None if weight is None else weight[rows])",
-     "logits.astype(np.float64), None)"),
+    ("curvature without weights", CONVERGENCE, "mean_curvature(z, None if weight is None else weight[rows])",
+     "mean_curvature(z, None)"),
     ("zeros of L1 are to move", CONVERGENCE, "g[at_zero] = (np.sign(g) * np.maximum(abs(g) - l1, 0))[at_zero]", "pass"),
     ("the model is where SGD stands, not the mean", SGD, "monitor.optimum if view is View.AT_OPTIMUM else None", "None"),
     ("no model is even odds", CONVERGENCE, "    if not fit_intercept:\n        return float",
@@ -288,12 +304,12 @@ MUTANTS = [
     # ---- a stream
     ("statistics of a stream's last part", STREAM, "newer=self.newer.merged(here))", "newer=here)"),
     ("statistics of the beginning stay", STREAM, "if self.newer.total_weight >= self.total_weight / 2:", "if False:"),
-    ("statistics do not go on", SGD, "left = stream.with_statistics(plan.statistics).joined(source)",
-     "left = stream.joined(source)"),
+    ("statistics do not go on", SGD, "left = stream.with_statistics(plan.statistics).joined(source, n_far=n_far)",
+     "left = stream.joined(source, n_far=n_far)"),
     ("velocity does not go on", SGD, "velocity=(coef * share, intercept * share))", "velocity=None)"),
     ("velocity whatever the step", SGD, "velocity=(coef * share, intercept * share))", "velocity=(coef, intercept))"),
     ("the step of a stream does not fall", STREAM,
-     "share / np.sqrt(1 + self.visits_by(source) / (FALL_ROWS * source.n_features))", "share"),
+     "fall = np.sqrt(1 + self.visits_by(source) / (FALL_ROWS * source.n_features))", "fall = 1.0"),
     ("calls weigh the same", STREAM, "share = (source.total_weight / source.n_rows) * (after.n_rows / after.total_weight)",
      "share = 1.0"),
     ("an average of all positions", STREAM, "(1 + DECAY) * weight / (self._total + DECAY * weight)", "weight / self._total"),
@@ -371,7 +387,7 @@ MUTANTS = [
     ("two classes: the validation's sign", SOFTMAX, "-log_expit(np.where(y == 1,", "-log_expit(np.where(y == 0,"),
     ("two classes: logarithms exchanged", SOFTMAX, "np.hstack([log_expit(-z), log_expit(z)])",
      "np.hstack([log_expit(z), log_expit(-z)])"),
-    ("two classes: probabilities exchanged", SOFTMAX, "np.hstack([expit(-z), expit(z)])", "np.hstack([expit(z), expit(-z)])"),
+    ("two classes: probabilities exchanged", SOFTMAX, "np.hstack([expit(-h), expit(h)])", "np.hstack([expit(h), expit(-h)])"),
     ("two classes: a logit of 0 is the second", SOFTMAX, "return (logits[:, 0] > 0)", "return (logits[:, 0] >= 0)"),
     # ---- what is checked
     ("unseen labels pass", VALIDATION, "unseen = np.unique(y[classes[numbers] != y])", "unseen = []"),
@@ -406,7 +422,8 @@ MUTANTS = [
     ("rows of other weights", SEARCH, "return options.class_weight, held_out, ", "return held_out, "),
     ("rows held out by their place in the fold", PROBLEM, "kept if rows is None else rows[kept]", "kept"),
     ("rows of a fold weigh by their place", PROBLEM, "weight[rows] = weight_rows", "weight[: len(rows)] = weight_rows"),
-    ("columns of rows that are not trained on", REDUCTION, "source.block.X[source.rows].indices", "source.block.X.indices"),
+    ("columns of rows that are not trained on", REDUCTION, "np.bincount(source.X_of_rows.indices",
+     "np.bincount(source.block.X.indices"),
     ("scores of the rows trained on", SEARCH, "rows_to_score(backend, fold.test)", "rows_to_score(backend, fold.train)"),
     ("scores without weights", SEARCH, "rows.weight is None or name not in", "True or name not in"),
     ("a class that a fold has not", SEARCH, "if len(present) == len(self.classes):", "if True:"),
@@ -535,7 +552,16 @@ def judge(mutant):
             folder.extension.write_bytes(folder.built)
 
 
+def stale():
+    """The mutants whose text is not found exactly once."""
+    return [name for name, file, old, _ in MUTANTS if (ROOT / file).read_text().count(old) != 1]
+
+
 def main(names):
+    if names == ["--check"]:
+        for name in stale():
+            print(f"the text of the mutant {name!r} is not found exactly once")
+        return bool(stale())
     chosen = [mutant for mutant in MUTANTS if not names or mutant[0] in names]
     left = []
     control = Folder().test(TESTS["loop"]) or Folder().test(TESTS["larger"])

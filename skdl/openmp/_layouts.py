@@ -12,8 +12,8 @@ from skdl.openmp import _memory, _threads
 # coefficients where that is more, since each chunk passes over those.
 CHUNK_BYTES = 1 << 19
 MAX_CHUNK_BYTES = 1 << 22
-# A block of columns is the smallest share of a dense row for a thread: about so wide that the sums over its lanes, computed once
-# a block, cost little beside the products.
+# A block of columns is the smallest share of a dense row for a thread: about so wide that the sums over its lanes, computed
+# once a block, cost little beside the products.
 BLOCK_VECTORS = 24
 # Converting a value of X costs as much as this many outputs.
 CONVERSION = 7
