@@ -106,17 +106,23 @@ class Spectrum(NamedTuple):
         return np.minimum(q, squared_norm[:, np.newaxis] / (n_rows * alpha)) + 1 / np.maximum(n_rows * curvature, 1)
 
 
-def by_evidence(alpha, coef, curvature, spectrum, n_rows, l1_ratio):
+def size(coef, q, l1_ratio):
+    """(1 - l1_ratio) ||q W'||^2 + l1_ratio ||q W'||_1 of W' (n_outputs, n_features)."""
+    square = (np.einsum("kd,kd->d", coef, coef) * q**2).sum() if l1_ratio < 1 else 0.0
+    magnitude = (abs(coef).sum(axis=0) * q).sum() if l1_ratio > 0 else 0.0
+    return float((1 - l1_ratio) * square + l1_ratio * magnitude)
+
+
+def by_evidence(alpha, size_of_coef, share, curvature, spectrum, n_rows, l1_ratio):
     """The alpha under which the data are most probable, all models considered (MacKay 1992).
 
-    coef (n_outputs, n_features) in units in which q = 1; curvature (n_outputs,) along the logits. The number of coefficients
-    that the data determine, the trace of H (H + alpha)^-1 with H the curvature of the loss, is n alpha ||W'||^2 then.
-    scikit-learn's BayesianRidge does it for regression. With L1, all coefficients but the zeros are determined (Zou, Hastie
-    and Tibshirani 2007).
+    share: of the coefficients that are not 0; curvature (n_outputs,) along the logits. The number of coefficients that the data
+    determine, the trace of H (H + alpha)^-1 with H the curvature of the loss, is n alpha ||q W'||^2 then. scikit-learn's
+    BayesianRidge does it for regression. With L1, all coefficients but the zeros are determined (Zou, Hastie and Tibshirani
+    2007).
     """
-    determined = (curvature * spectrum.trace(curvature, alpha * (1 - l1_ratio))).sum() * (coef != 0).mean()
-    penalty = (1 - l1_ratio) * (coef**2).sum() + l1_ratio * abs(coef).sum()
-    return determined / (n_rows * penalty) if penalty > 0 else alpha
+    determined = (curvature * spectrum.trace(curvature, alpha * (1 - l1_ratio))).sum() * share
+    return determined / (n_rows * size_of_coef) if size_of_coef > 0 else alpha
 
 
 def residuals(z, y):
@@ -179,19 +185,31 @@ class Sample:
     """Some of the `SampledRows`, at which the updates of alpha look."""
 
     def __init__(self, sampled, source, scaling, n_outputs, *, standardize):
-        self.scaling, (_, self.q) = scaling, scaling.units(standardize=standardize)
+        _, q = scaling.units(standardize=standardize)
         n_rows = max(FEWEST_ROWS, SAMPLE_VALUES // (1 + int(source.row_values)))
         rows, U, weight = (of_rows[:n_rows] for of_rows in sampled)
-        U = _in_units_of(self.q, U)
+        U = _in_units_of(q, U)
         products_of_U = products(U)
         self.spectrum = Spectrum.of(U, products_of_U, weight / weight.mean(), source.n_rows, scaling)
         n_looked_at = max(1, SAMPLE_PROBABILITIES // _softmax.n_classes(n_outputs))
         self.y, self.weight = source.block.y[rows[:n_looked_at]], weight[:n_looked_at]
-        self.squared_norm, self._multiply = squared_lengths(U)[:n_looked_at], products_of_U[0]
+        U = U[:n_looked_at]
+        self.squared_norm, self._columns = squared_lengths(U), slice(None)
+        if sparse.issparse(U):  # often a small part of the columns occurs
+            self._columns = np.unique(U.indices)
+            U = U[:, self._columns]
+        self._multiply = products(U)[0]
+        self.q = q * (scaling.mean_square > 0)  # what does not vary has no coefficient
+        self._q_of_columns = self.q[self._columns]
 
     def logits(self, coef, intercept):
-        """Those of a model in the units of U, (n_rows, n_outputs) float64."""
-        return self._multiply(coef.T)[: len(self.y)].astype(np.float64) + intercept
+        """Those of a model on u, (n_rows, n_outputs) float64."""
+        coef = coef[:, self._columns] * self._q_of_columns
+        return self._multiply(coef.T).astype(np.float64) + intercept
+
+    def share_of_nonzero(self, coef):
+        """Of the coefficients."""
+        return (np.count_nonzero(coef) - np.count_nonzero(coef[:, self.q == 0])) / coef.size
 
 
 class Evidence:
@@ -215,18 +233,15 @@ class Evidence:
         return self.due[0] if self.due else np.inf
 
     def updated(self, alpha, coef, intercept):
-        """alpha after its next update; the parameters are those for x, (n_outputs, n_features) and (n_outputs,).
+        """alpha after its next update; the parameters are those for u, (n_outputs, n_features) and (n_outputs,).
 
         At the optimum the loss falls with the size of the model as fast as the penalty grows. Where it falls much faster, the
         model has hardly been trained, and tells nothing yet.
         """
         sample = self._sample
         self.due = self.due[1:]
-        coef, intercept = sample.scaling.scale_parameters(coef, intercept)
-        coef = coef * sample.q * (sample.scaling.mean_square > 0)
-        logits = sample.logits(coef, intercept)
-        strength, l1_strength = alpha * (1 - self._l1_ratio), alpha * self._l1_ratio
-        growth = strength * (coef**2).sum() + l1_strength * abs(coef).sum()
+        logits, size_of_coef = sample.logits(coef, intercept), size(coef, sample.q, self._l1_ratio)
+        growth = alpha * size_of_coef
         z = _softmax.output_probabilities(logits)
         fall = -slope(logits, residuals(z, sample.y), sample.weight)
         untrained = UNTRAINED if self._l1_ratio == 0 else UNTRAINED_L1
@@ -238,9 +253,11 @@ class Evidence:
             # One of less than 1, as long rows have it, takes no more along than that.
             n_copies = sample.weight * (self._n_rows / sample.spectrum.n_rows)
             squared_norm = sample.squared_norm * np.minimum(1, n_copies)
-            shares = sample.spectrum.shares(squared_norm, curvature, strength, self._n_rows)
+            shares = sample.spectrum.shares(squared_norm, curvature, alpha * (1 - self._l1_ratio), self._n_rows)
             return alpha * margin_factor(logits, sample.y, sample.weight, shares, max(0.0, fall - growth), self._n_rows)
-        return float(by_evidence(alpha, coef, curvature, sample.spectrum, self._n_rows, self._l1_ratio))
+        share = sample.share_of_nonzero(coef)
+        found = by_evidence(alpha, size_of_coef, share, curvature, sample.spectrum, self._n_rows, self._l1_ratio)
+        return float(found)
 
 
 def _in_units_of(q, U):

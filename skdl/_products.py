@@ -80,17 +80,21 @@ def lanczos(S, v, n_steps):
     Functions must be 0 at 0, where these have no part in the eigenvectors. The largest eigenvalue is found first, from below.
     Stochastic Lanczos quadrature (Ubaru, Chen and Saad 2017).
     """
-    dtype, n_probes, length = v.dtype, v.shape[1], np.sqrt((v**2).sum(axis=0))
-    v = np.divide(v, length, out=np.zeros_like(v), where=length > 0)
+    v = np.ascontiguousarray(v.T)  # probe after probe: NumPy's loops are over features then
+    dtype, n_probes, length = v.dtype, len(v), np.sqrt(np.square(v).sum(axis=1))
+    v *= np.divide(1, length, out=np.zeros_like(length), where=length > 0)[:, np.newaxis]
     diagonal, off_diagonal = np.zeros((2, n_steps, n_probes))
     previous = np.zeros_like(v)
     for i in range(n_steps):
-        w = S(v)
-        diagonal[i] = (v * w).sum(axis=0)
-        w -= diagonal[i].astype(dtype) * v + (off_diagonal[i - 1] if i else 0) * previous
-        norm = np.sqrt((w**2).sum(axis=0))
+        w = np.array(S(v.T).T, order="C")
+        diagonal[i] = (v * w).sum(axis=1)
+        w -= diagonal[i].astype(dtype)[:, np.newaxis] * v
+        if i:
+            w -= off_diagonal[i - 1].astype(dtype)[:, np.newaxis] * previous
+        norm = np.sqrt(np.square(w).sum(axis=1))
         off_diagonal[i] = np.where(norm > np.sqrt(np.finfo(dtype).eps) * diagonal[0], norm, 0.0)
-        previous, v = v, np.divide(w, norm, out=np.zeros_like(w), where=off_diagonal[i] > 0)
+        w *= np.divide(1, norm, out=np.zeros_like(norm), where=off_diagonal[i] > 0)[:, np.newaxis]
+        previous, v = v, w
     T = np.zeros((n_probes, n_steps, n_steps))
     steps = np.arange(n_steps)
     T[:, steps, steps] = diagonal.T

@@ -236,7 +236,7 @@ def train_part(plan, source, options, rng, start, stream):
         sampled = SampledRows.of(plan.seen, plan.standard)
         sample = Sample(sampled, plan.seen, plan.standard, plan.backend.n_outputs, standardize=options.standardize)
         evidence = Evidence(sample, options.l1_ratio, left.total_weight)
-        told = evidence.updated(solution.alpha, solution.coef, solution.intercept)
+        told = evidence.updated(solution.alpha, *plan.standard.scale_parameters(solution.coef, solution.intercept))
         left = left.with_alpha(np.sqrt(solution.alpha * told))  # half way: the model is still on its way
     return replace(solution, stream=left)
 
@@ -499,6 +499,13 @@ class Course:
             coef, intercept = unscaled()
             return coef.astype(dtype), intercept.astype(dtype)
 
+        def standard():
+            """The model in the coordinates of `plan.standard`."""
+            if scaling is not plan.standard:
+                return plan.standard.scale_parameters(*current())
+            [coef], [intercept] = self.parameters()
+            return coef, intercept
+
         def for_x():
             return plan.lift(*current())
 
@@ -536,7 +543,7 @@ class Course:
                 continue
             at_end, holds = epoch + 1 == end, schedule.holds(epoch)
             if at_end and evidence is not None and evidence.next_due == end:
-                options = self.options = replace(options, alpha=evidence.updated(options.alpha, *current()))
+                options = self.options = replace(options, alpha=evidence.updated(options.alpha, *standard()))
                 self.training.penalise(self.model, *self.penalties)
             if at_end and monitor is not None and begun >= schedule.settled_from:
                 view = monitor.look(options.alpha, end - begun, self.parameters, noisy=n_batches > 1 and holds)
@@ -571,6 +578,7 @@ class Course:
         if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
             raise diverged(epoch, options.lr, scaling)
         coef, intercept = self.best_parameters or (coef.astype(dtype), intercept.astype(dtype))
+        coef = np.ascontiguousarray(coef)
         if monitor is not None and options.l1_ratio > 0 and options.alpha > 0 and not scaling.is_identity:
             coef, intercept = settled(coef, intercept, options.alpha, plan)
         advice = None

@@ -18,6 +18,7 @@ from skdl._evidence import (
     lowest_margin,
     margin_factor,
     residuals,
+    size,
     slope,
 )
 from skdl._products import products
@@ -78,10 +79,15 @@ def test_evidence_finds_the_spread_of_the_coefficients():
     rng, n, d, alpha = np.random.default_rng(0), 10**6, SMALL, 1e-5
     coef = rng.normal(size=(1, d)) / np.sqrt(n * alpha)
     spectrum = Spectrum(np.ones(d), np.ones(d), n, n)
-    assert_allclose(by_evidence(alpha, coef, np.array([0.2]), spectrum, n, 0.0), alpha, rtol=0.2)
+
+    def found(coef, l1_ratio=0.0):
+        share, size_of_coef = np.mean(coef != 0), size(coef, np.ones(d), l1_ratio)
+        return by_evidence(alpha, size_of_coef, share, np.array([0.2]), spectrum, n, l1_ratio)
+
+    assert_allclose(found(coef), alpha, rtol=0.2)
     # The more zeros L1 leaves, the fewer coefficients there are to be explained.
-    assert by_evidence(alpha, coef * (np.arange(d) < 8), np.array([0.2]), spectrum, n, 1.0) > 0
-    assert by_evidence(alpha, np.zeros((1, d)), np.array([0.2]), spectrum, n, 0.0) == alpha
+    assert found(coef * (np.arange(d) < 8), 1.0) > 0
+    assert found(np.zeros((1, d))) == alpha
 
 
 def test_margins():

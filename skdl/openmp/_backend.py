@@ -169,6 +169,8 @@ class Training:
         return self._pair(models, "coefficients_velocity", 1)
 
     def _pair(self, models, coefficients, i):
-        parts = list(self._parts(models))
-        coef = np.concatenate([getattr(layout, coefficients)(within) for layout, within in parts])
-        return coef, np.concatenate([layout.intercept[i, within] for layout, within in parts])
+        parts = [
+            (getattr(layout, coefficients)(within), layout.intercept[i, within].copy())
+            for layout, within in self._parts(models)
+        ]
+        return parts[0] if len(parts) == 1 else tuple(np.concatenate(a) for a in zip(*parts, strict=True))
