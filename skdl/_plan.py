@@ -76,7 +76,7 @@ class Survey:
             return self._once(key, RowSpace.of, seen, standard, length)
         if options.standardize and seen.n_rows <= options.batch_size:
             # The unit that columns share suits SGD less, but not where minibatches are all rows.
-            return self._once(key, RowSpace.of, seen, standard.in_one_unit(), None)
+            return self._once(key, RowSpace.of, seen, standard.in_one_unit(), length)
         return None
 
     def backend_for(self, source):

@@ -129,9 +129,11 @@ class Scaling:
         return self.row_length * ones, self.row_length * self.scale
 
     def in_one_unit(self):
-        """The `Scaling` to the unit that columns share where rows have one length."""
-        scale = np.full(len(self.scale), 1 / self.row_length)
-        return Scaling(self.mean, scale, self.mean_square * (scale / self.scale) ** 2)
+        """The `Scaling` of columns that vary to the unit that they share where rows have one length."""
+        scale = (self.mean_square > 0) / self.row_length
+        square = self.mean_square * (scale / self.scale) ** 2
+        # Rows have a length of 1. What exceeds it is of columns in which only long rows differ.
+        return Scaling(self.mean, scale, square / max(1.0, square.sum()))
 
     def apply(self, X, allocate=np.empty):
         """u of some rows, as a new array; rows of CSR are those of a source that is centred already.

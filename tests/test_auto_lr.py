@@ -260,19 +260,41 @@ def test_rows_of_one_length_in_a_stream_and_in_blocks():
     np.testing.assert_allclose(SoftmaxRegressionClassifier(random_state=0).fit(blocks).scale_, np.ones(60))
 
 
+def few_of_one_length(dtype=np.float64, factor=1.0):
+    """40 of these texts, of more words, most of which are rare."""
+    (X, y), rng = of_one_length(), np.random.default_rng(0)
+    words = [sparse.random_array((40, n), density=density, rng=rng) for n, density in ((300, 0.2), (3000, 0.02))]
+    X = normalize(sparse.csr_array(sparse.hstack([X[:40], *words])))
+    return sparse.csr_array(factor * X).astype(dtype), y[:40]
+
+
+def test_a_long_row_of_few_has_no_say_in_the_penalty():
+    """Though some columns occur in it alone."""
+    X, y = few_of_one_length()
+    alike = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
+    X.data[X.indptr[3] : X.indptr[4]] *= 1e4
+    with pytest.warns(UserWarning, match="1 of 40 rows"):
+        model = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
+    assert model.alpha_ == pytest.approx(alike.alpha_, rel=0.5)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [1e-38, 1e-40, 1e-42])
+def test_rows_too_short_for_their_type(factor):
+    """The coefficients of most columns would overflow: these count as constant."""
+    X, y = few_of_one_length(np.float32, factor)
+    model = SoftmaxRegressionClassifier(random_state=0).fit(X, y)
+    assert np.isfinite(model.coef_).all()
+    assert np.isfinite(model.alpha_)
+
+
 @pytest.mark.parametrize("batch_size", [30, 50])
 def test_few_rows_of_one_length_reach_the_optimum_of_all_coordinates(batch_size):
     """In the space of 40 rows too, into which a fit turns where a minibatch holds them all."""
-    X, y = of_one_length()
-    wide = sparse.csr_array(
-        sparse.hstack([X[:40], sparse.random_array((40, 3000), density=0.02, rng=np.random.default_rng(0))])
-    )
-    wide = sparse.csr_array(normalize(wide))
-    model = SoftmaxRegressionClassifier(random_state=0, batch_size=batch_size, alpha=0.003, max_iter=3000).fit(
-        wide, y[:40]
-    )
-    peer = LogisticRegression(C=1 / (0.003 * 40), tol=1e-10, max_iter=10_000).fit(wide, y[:40])
-    np.testing.assert_allclose(model.predict_proba(wide), peer.predict_proba(wide), atol=0.01)
+    X, y = few_of_one_length()
+    model = SoftmaxRegressionClassifier(random_state=0, batch_size=batch_size, alpha=0.003, max_iter=3000).fit(X, y)
+    peer = LogisticRegression(C=1 / (0.003 * 40), tol=1e-10, max_iter=10_000).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(X), peer.predict_proba(X), atol=0.01)
 
 
 def test_alpha_of_nothing_but_constants_is_zero():
