@@ -168,7 +168,7 @@ def margin_factor(logits, y, weight, shares, untrained, n_rows):
         return slope(left_out, residual, weight) - lowest * expit(-t * lowest) / n_rows + untrained
 
     largest = LARGEST_FACTOR ** (1 / SEPARABLE_POWER)
-    if slope_at(1.0) >= 0:
+    if not slope_at(1.0) < 0:  # NaN included
         return 1.0
     if slope_at(largest) <= 0:
         return 1 / LARGEST_FACTOR

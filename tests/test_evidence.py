@@ -96,6 +96,9 @@ def test_margins():
     logits = 2.0 * np.eye(3)[y]
     # Every row is right without itself: as weak as may be.
     assert_allclose(margin_factor(logits, y, ones, 0.1 * np.ones((200, 3)), 0.0, 1e9), 1 / LARGEST_FACTOR, rtol=0.01)
+    # Leverages that overflow say nothing.
+    with np.errstate(invalid="ignore"):
+        assert margin_factor(logits, y, ones, np.full((200, 3), np.inf), 0.0, 1e9) == 1
     # Every row is right by its own leverage only.
     assert margin_factor(logits, y, ones, 50 * np.ones((200, 3)), 0.0, 1e9) == 1
     # The same, but all of the slope is a lack of training.
