@@ -156,7 +156,7 @@ def make_plan(survey, options, *, turns=False):
         alpha = initial_alpha(standard, q, total_weight, _softmax.n_classes(backend.n_outputs))
         if stream is not None and stream.alpha is not None:
             # The precision n alpha of the coefficients stays.
-            alpha = stream.alpha * (stream.alpha_weight / total_weight)
+            alpha = stream.alpha_by(standard, options) * (stream.alpha_weight / total_weight)
     has_evidence = options.alpha == "auto" and alpha > 0 and stream is None
     options = replace(options, lr=float(lr), alpha=float(alpha), batch_size=batch_size)
     plan = Plan(options, drawn, scaling, unit, statistics, standard, seen, backend, unit_of_x, lift)

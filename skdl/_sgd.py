@@ -229,6 +229,8 @@ def train_part(plan, source, options, rng, start, stream):
     n_far = 0 if plan.statistics is None else source.n_rows * (1 - plan.statistics.total_weight / source.total_weight)
     left = stream.with_statistics(plan.statistics).joined(source, n_far=n_far)
     left = replace(left, last=None, velocity=(coef * share, intercept * share))
+    if plan.standard is not None:
+        left = replace(left, alpha=stream.alpha_by(plan.standard, options))
     if average is not None:
         [coef], [intercept] = scaling.unscale_parameters(*training.parameters())
         left = replace(left, last=(coef, intercept))

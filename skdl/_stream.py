@@ -135,6 +135,21 @@ class Stream:
         """With an alpha that all rows so far have told of."""
         return replace(self, alpha=alpha, alpha_weight=self.total_weight)
 
+    def alpha_by(self, scaling, options):
+        """The alpha that rows so far have told of, in the units of all rows as their `Scaling` has them; or None.
+
+        Where rows have come to be of one length, or no longer are, they have other units than before. The penalty stays the
+        same beside the mean square of the rows.
+        """
+        if self.alpha is None or not options.standardize or self.statistics is None:
+            return self.alpha
+        before, after = self.statistics.row_length, scaling.row_length
+        if (before is None) == (after is None):
+            return self.alpha
+        square = scaling.mean_square.sum()
+        in_one_unit = (scaling.mean_square / ((before or after) * scaling.scale) ** 2).sum()
+        return self.alpha * (in_one_unit / square if before is None else square / in_one_unit)
+
     @property
     def statistics(self):
         """`Statistics` of the latest half of the rows at least, or None."""

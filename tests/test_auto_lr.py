@@ -260,6 +260,20 @@ def test_rows_of_one_length_in_a_stream_and_in_blocks():
     np.testing.assert_allclose(SoftmaxRegressionClassifier(random_state=0).fit(blocks).scale_, np.ones(60))
 
 
+def test_a_stream_whose_units_change_keeps_its_penalty():
+    """A first call has a row of another length, of which nothing is known any more in the end."""
+    X, y = of_one_length()
+    one_length = SoftmaxRegressionClassifier(random_state=0)
+    several = SoftmaxRegressionClassifier(random_state=0)
+    for call in range(4):
+        one_length.partial_fit(X, y, classes=range(3))
+        several.partial_fit(
+            sparse.diags_array(np.where(np.arange(400) + call == 0, 1.5, 1.0)).tocsr() @ X, y, classes=range(3)
+        )
+        assert (np.ptp(several.scale_) > 0.1) == (call < 2)
+    assert 1 / 5 < several.alpha_ / one_length.alpha_ < 5
+
+
 def few_of_one_length(dtype=np.float64, factor=1.0):
     """40 of these texts, of more words, most of which are rare."""
     (X, y), rng = of_one_length(), np.random.default_rng(0)
