@@ -144,7 +144,7 @@ class Stream:
         if self.alpha is None or not options.standardize or self.statistics is None:
             return self.alpha
         before, after = self.statistics.row_length, scaling.row_length
-        if (before is None) == (after is None):
+        if (before is None) == (after is None) or not scaling.mean_square.any():
             return self.alpha
         square = scaling.mean_square.sum()
         in_one_unit = (scaling.mean_square / ((before or after) * scaling.scale) ** 2).sum()
