@@ -11,8 +11,9 @@ from scipy import sparse
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import train_test_split
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import OneHotEncoder, StandardScaler, normalize
 
 import skdl
 from skdl import SoftmaxRegressionClassifier
@@ -207,6 +208,21 @@ def test_units_do_not_depend_on_the_step(container):
     np.testing.assert_array_equal(free.scale_, np.ones(X.shape[1]))
     raw = SoftmaxRegressionClassifier(alpha=1e-3, standardize=False, **settings).fit(container(X), y)
     np.testing.assert_array_equal(raw.scale_, np.ones(X.shape[1]))
+
+
+@pytest.mark.parametrize("seed", [5, 7])
+def test_one_hot_columns_are_as_good_sparse_as_dense(seed):
+    """Steps may not be so long that coefficients grow with the noise of minibatches, which alpha would take for signal."""
+    rng, n, n_levels = np.random.default_rng(seed), 3000, 20
+    levels = rng.integers(0, n_levels, (n + 4000, n_levels))
+    H = rng.normal(0, 0.7, (n_levels, n_levels, 3))[np.arange(n_levels), levels].sum(axis=1)
+    y = (H + rng.gumbel(size=H.shape)).argmax(axis=1)
+    X = OneHotEncoder().fit_transform(levels)
+    losses = []
+    for rows in (X, X.toarray()):
+        model = SoftmaxRegressionClassifier(random_state=0).fit(rows[:n], y[:n])
+        losses.append(log_loss(y[n:], model.predict_proba(rows[n:])))
+    assert losses[0] < 1.02 * losses[1]
 
 
 def of_one_length(dtype=np.float64, factor=1.0):

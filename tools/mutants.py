@@ -228,7 +228,7 @@ MUTANTS = [
     ("alpha of less than one row", EVIDENCE, "SHARE_OF_A_ROW / max(n_rows, 1)", "SHARE_OF_A_ROW / n_rows"),
     ("two classes: half the step", SOFTMAX, "return 0.25 if n_outputs == 1 else 0.5", "return 0.5"),
     ("step whatever the noise", AUTO, "if (n_batches > 1 or full_batch is not None) and mean", "if False and mean"),
-    ("CSR's noise for all", AUTO, "NOISE_SPARSE if source.is_sparse else NOISE_DENSE", "NOISE_SPARSE"),
+    ("step of a noise that no minibatch has", AUTO, "noise = source.averaged * NOISE", "noise = 10 * NOISE"),
     ("the last minibatch is a small one", PLAN, "batch_size = even_batch_size(source.n_rows, batch_size)", "pass"),
     ("alpha whatever the number of classes", EVIDENCE, "alpha = share * p * (1 - p) *", "alpha = share * 0.09 *"),
     ("alpha in another power of the unit", EVIDENCE, "/ np.average(q, weights=weight) ** 2", "/ np.average(q, weights=weight)"),
