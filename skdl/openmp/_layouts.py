@@ -33,7 +33,7 @@ PIECE_OUTPUTS = 64
 def column_blocks(n_features):
     """Bounds of the blocks of columns: a power of two of them, since the number of threads mostly is one."""
     n_vectors = padded(n_features) // _kernels.PAD
-    return _memory.even_parts(n_features, 1 << max(0, round(np.log2(n_vectors / BLOCK_VECTORS))))
+    return _memory.even_parts(n_features, min(n_vectors, 1 << max(0, round(np.log2(n_vectors / BLOCK_VECTORS)))))
 
 
 def feature_dtype(dtype):
