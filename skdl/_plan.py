@@ -69,15 +69,15 @@ class Survey:
         return self._once("identity", Scaling.identity, self.source.n_features)
 
     def row_space(self, options, q):
-        """The `RowSpace`, in which penalties are those of coordinates with q = 1 each; or None."""
+        """The `RowSpace`, in which penalties are those of coordinates with q = 1 each; None where a fit gains nothing by it."""
         seen, _, standard, length = self.coordinates(options)
+        is_own = (q == 1).all()
+        # The unit that columns share suits SGD less, but not where minibatches are all rows.
+        may_share = options.standardize and seen.n_rows <= options.batch_size
+        if not (is_own or may_share) or not spans_little(seen, options, self.backend.n_outputs):
+            return None
         key = "row space", options.fit_intercept, options.standardize
-        if (q == 1).all():
-            return self._once(key, RowSpace.of, seen, standard, length)
-        if options.standardize and seen.n_rows <= options.batch_size:
-            # The unit that columns share suits SGD less, but not where minibatches are all rows.
-            return self._once(key, RowSpace.of, seen, standard.in_one_unit(), length)
-        return None
+        return self._once(key, RowSpace.of, seen, standard if is_own else standard.in_one_unit(), length)
 
     def backend_for(self, source):
         """The backend for rows that were made of those that are surveyed."""
@@ -122,7 +122,7 @@ def make_plan(survey, options, *, turns=False):
     unit_of_x, q = (standard or survey.identity()).units(standardize=options.standardize)
     unit, scaling = unit_of_x, survey.identity()
     turned = None
-    if turns and options.lr == "auto" and spans_little(seen, options, backend.n_outputs):
+    if turns and options.lr == "auto":
         turned = survey.row_space(options, q)
     if turned is not None:
         source = seen = turned.source
